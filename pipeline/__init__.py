@@ -1,0 +1,1 @@
+"""What is computed: volumes, segmentation and scores. No scheduler, no process, no cluster."""

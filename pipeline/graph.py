@@ -1,0 +1,151 @@
+"""Tables about fragments: the region graph, the merge tree, and who belongs to which segment.
+
+Columns of counts and integer sums add, so tables of blocks sum to the table of the whole volume
+whatever the blocks were. Edges have ``u < v`` and are sorted by ``(u, v)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+
+from pipeline.hashing import densified
+from pipeline.tables import Columns
+
+
+def sum_rows(keys: tuple[np.ndarray, ...], values: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    """Sort rows by their keys and add the values of equal keys.
+
+    Returns:
+        The distinct keys in order, column by column, then the summed values.
+    """
+    if len(keys[0]) == 0:
+        return [*keys, *values]
+    order = np.lexsort(keys[::-1])
+    sorted_keys = [key[order] for key in keys]
+    new = np.ones(len(order), bool)
+    new[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in sorted_keys])
+    starts = np.flatnonzero(new)
+    return [
+        *(key[starts] for key in sorted_keys),
+        *(np.add.reduceat(value[order], starts) for value in values),
+    ]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of one length, as attributes."""
+
+    def columns(self) -> Columns:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def of(cls, columns: Columns) -> Self:
+        return cls(**{field.name: columns[field.name] for field in fields(cls)})
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+
+@dataclass(frozen=True)
+class RegionGraph(Table):
+    """Contacts between fragments, all columns uint64.
+
+    A mean affinity is a quotient of these columns at the very end, never an average of averages.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    direct_sum: np.ndarray
+    """Sum of uint8 affinities over the direct neighbour pairs that join the two fragments."""
+    direct_count: np.ndarray
+    long_sum: np.ndarray
+    """The same over the long-range offsets."""
+    long_count: np.ndarray
+
+    @classmethod
+    def sum_of(cls, graphs: Iterable[RegionGraph]) -> RegionGraph:
+        """The graph of all blocks together."""
+        parts = list(graphs)
+        columns = {
+            field.name: np.concatenate(
+                [np.zeros(0, np.uint64)] + [getattr(p, field.name) for p in parts]
+            )
+            for field in fields(cls)
+        }
+        u, v, *values = columns.values()
+        return cls(*sum_rows((u, v), tuple(values)))
+
+
+@dataclass(frozen=True)
+class FragmentSizes(Table):
+    """Voxels of each fragment, sorted by fragment; both columns uint64."""
+
+    fragment: np.ndarray
+    size_vx: np.ndarray
+
+    @classmethod
+    def sum_of(cls, tables: Iterable[FragmentSizes]) -> FragmentSizes:
+        parts = list(tables)
+        empty = [np.zeros(0, np.uint64)]
+        fragment = np.concatenate(empty + [part.fragment for part in parts])
+        size = np.concatenate(empty + [part.size_vx for part in parts])
+        return cls(*sum_rows((fragment,), (size,)))
+
+
+@dataclass(frozen=True)
+class Assignment(Table):
+    """Which id each id becomes; uint64, sorted by ``fragment``. 0 stays 0."""
+
+    fragment: np.ndarray
+    segment: np.ndarray
+
+    def apply(self, ids: np.ndarray) -> np.ndarray:
+        """New ids for an array of any shape; an id without a row keeps itself."""
+        if len(self.fragment) == 0:
+            return ids.copy()
+        dense, distinct = densified(ids)
+        position = np.searchsorted(self.fragment, distinct)
+        position[position == len(self.fragment)] = 0
+        known = self.fragment[position] == distinct
+        return np.where(known, self.segment[position], distinct)[dense]
+
+
+@dataclass(frozen=True)
+class MergeTree(Table):
+    """Merges of an agglomeration, in the order they were made."""
+
+    a: np.ndarray
+    """Smallest fragment id of the region that keeps its id, uint64."""
+    b: np.ndarray
+    """Smallest fragment id of the region merged into it, uint64."""
+    score: np.ndarray
+    """1 - affinity of the merge, float64, never decreasing: low scores merge first."""
+
+    def cut(self, threshold: float, sizes: FragmentSizes, dust_vx: int = 0) -> Assignment:
+        """Segments when every merge with a score below the threshold is made.
+
+        A segment is named after its smallest fragment. As in waterz, a higher threshold merges
+        more.
+
+        Args:
+            sizes: all fragments, also those that merge with none.
+            dust_vx: segments with fewer voxels become background, 0.
+        """
+        fragments = sizes.fragment
+        count = int(np.searchsorted(self.score, threshold, side="left"))
+        index = np.arange(len(fragments))
+        parent = np.searchsorted(fragments, self.b[:count])
+        index[parent] = np.searchsorted(fragments, self.a[:count])
+        while True:
+            above = index[index]
+            if np.array_equal(above, index):
+                break
+            index = above
+        voxels = np.zeros(len(fragments), np.uint64)
+        np.add.at(voxels, index, sizes.size_vx)
+        segments = np.where(voxels[index] < dust_vx, np.uint64(0), fragments[index])
+        return Assignment(fragments, segments)

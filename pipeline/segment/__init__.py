@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: affinities, fragments, region graph, agglomeration."""

@@ -1,0 +1,104 @@
+"""The region graph: how strongly neighbouring fragments belong together."""
+
+from __future__ import annotations
+
+import fastremap
+import numpy as np
+from numba import njit
+
+from pipeline.geometry import Offsets
+from pipeline.graph import FragmentSizes, RegionGraph, sum_rows
+from pipeline.hashing import densified, slot_of
+
+
+def region_edges(
+    affinities: np.ndarray,
+    fragments: np.ndarray,
+    offsets: Offsets,
+    inner: tuple[slice, ...] | None = None,
+) -> RegionGraph:
+    """Sum the affinities over every contact between two fragments.
+
+    A pair ``(v, v + offset)`` belongs to the block that owns ``v``, so blocks with disjoint ``inner``
+    boxes count each pair once. A partner outside the array does not exist. Sums are integers, and
+    exact.
+
+    Args:
+        affinities: uint8 ``(channel, z, y, x)``, high inside an object.
+        fragments: uint64 ``(z, y, x)``; 0 is background and has no edges.
+        inner: the voxels this call owns, as an index into ``fragments``; all if omitted.
+    """
+    if inner is None:
+        inner = tuple(slice(0, n) for n in fragments.shape)
+    dense, ids = densified(fragments)
+    keys, sums = _pair_sums(
+        affinities,
+        dense,
+        np.array(offsets.vectors, np.int64),
+        np.array([[part.start, part.stop] for part in inner], np.int64),
+        len(ids),
+        Offsets.NUM_DIRECT,
+    )
+    one, other = ids[keys // len(ids)], ids[keys % len(ids)]
+    edges = sum_rows((np.minimum(one, other), np.maximum(one, other)), tuple(sums.T))
+    return RegionGraph(*edges)
+
+
+def fragment_sizes(fragments: np.ndarray) -> FragmentSizes:
+    """Voxels of each fragment, background left out.
+
+    Args:
+        fragments: uint64, any shape.
+    """
+    ids, counts = fastremap.unique(fragments, return_counts=True)
+    return FragmentSizes(ids[ids > 0], counts[ids > 0].astype(np.uint64))
+
+
+@njit(cache=True, nogil=True)
+def _pair_sums(affinities, dense, offsets, inner, num_ids, num_direct):  # type: ignore[no-untyped-def]
+    """Keys ``i * num_ids + j`` of dense ids, ``i < j``, and their four sums, unsorted.
+
+    The sums sit in an open-addressing hash table that doubles when half full.
+    """
+    capacity = 1 << 12
+    keys = np.full(capacity, -1, np.int64)
+    sums = np.zeros((capacity, 4), np.uint64)
+    used = 0
+    shape = dense.shape
+    for channel in range(len(offsets)):
+        dz, dy, dx = offsets[channel]
+        column = 0 if channel < num_direct else 2
+        z0, z1 = max(inner[0, 0], -dz), min(inner[0, 1], shape[0] - dz)
+        y0, y1 = max(inner[1, 0], -dy), min(inner[1, 1], shape[1] - dy)
+        x0, x1 = max(inner[2, 0], -dx), min(inner[2, 1], shape[2] - dx)
+        for z in range(z0, z1):
+            for y in range(y0, y1):
+                for x in range(x0, x1):
+                    a, b = dense[z, y, x], dense[z + dz, y + dy, x + dx]
+                    if a == b or a == 0 or b == 0:
+                        continue
+                    key = np.int64(min(a, b)) * num_ids + max(a, b)
+                    slot = slot_of(key, keys)
+                    if keys[slot] < 0:
+                        keys[slot] = key
+                        used += 1
+                        if used * 2 > capacity:
+                            capacity *= 2
+                            keys, sums = _grown(keys, sums, capacity)
+                            slot = slot_of(key, keys)
+                    sums[slot, column] += np.uint64(affinities[channel, z, y, x])
+                    sums[slot, column + 1] += np.uint64(1)
+    filled = keys >= 0
+    return keys[filled], sums[filled]
+
+
+@njit(cache=True, nogil=True)
+def _grown(keys, sums, capacity):  # type: ignore[no-untyped-def]
+    more_keys = np.full(capacity, -1, np.int64)
+    more_sums = np.zeros((capacity, sums.shape[1]), np.uint64)
+    for old in range(len(keys)):
+        if keys[old] >= 0:
+            slot = slot_of(keys[old], more_keys)
+            more_keys[slot] = keys[old]
+            more_sums[slot] = sums[old]
+    return more_keys, more_sums

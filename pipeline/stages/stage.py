@@ -1,0 +1,158 @@
+"""What every stage has, and all that a runner needs to know of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from pipeline.errors import DataError, ExistsError, LayoutError
+from pipeline.geometry import Block, BlockGrid, Roi
+from pipeline.rundir import Identity, RunDirectory, table_name
+from pipeline.volume import Volume, VolumeSpec
+
+
+class Outcome(NamedTuple):
+    """What came of a block."""
+
+    filled: int
+    """Voxels or rows that are not background."""
+    masked: bool = False
+    """The mask left nothing to do."""
+
+
+Process = Callable[[Block], Outcome]
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """One pass over a volume.
+
+        +--------- read: the block and its halo ----------+
+        |        +------- write: owned alone ------+      |
+        |        |                                 |      |
+        +--------+---------------------------------+------+
+
+    What ``open`` returns writes only inside ``block.write`` (or the block's own table), may run
+    twice on a block, and depends on nothing but the inputs. A global step is a stage with one block.
+    """
+
+    revision: ClassVar[int]
+    """Raised when the same parameters give different numbers."""
+
+    name: str
+    run: RunDirectory
+    grid: BlockGrid
+    identity: Identity
+    upstream: tuple[Identity, ...]
+    """The stages that must be complete before this one starts."""
+
+    @property
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """Upper bound of what one block needs, without libraries and code."""
+
+    @abstractmethod
+    def open(self) -> AbstractContextManager[Process]:
+        """Once per worker: load and open what all blocks share."""
+
+    def output_specs(self) -> Mapping[str, VolumeSpec]:
+        """Volumes this stage writes, by their path in ``volumes.zarr``, level included."""
+        return {}
+
+    @property
+    def writes_table(self) -> bool:
+        """Whether each block writes a table."""
+        return True
+
+    def finish(self) -> Mapping[str, Any]:
+        """Once, after all blocks: reduce them. May run again.
+
+        Returns:
+            What to note about the whole.
+        """
+        return {}
+
+    def prepare(self) -> None:
+        """Once, before any block: create the outputs.
+
+        Raises:
+            ExistsError: an output was made by other parameters or inputs; LayoutError: it was
+            begun with blocks that these do not fit.
+        """
+        for name, spec in self.output_specs().items():
+            path, _, level = name.rpartition("/")
+            target = self.run.volume(name)
+            if not (target / "zarr.json").exists():
+                fingerprint = {"fingerprint": self.identity.fingerprint}
+                Volume.create(self.run.volume(path), spec, fingerprint, level)
+                continue
+            volume = Volume.open(target)
+            if volume.attributes.get("fingerprint") != self.identity.fingerprint:
+                raise ExistsError(
+                    f"{target} was made with other settings or inputs\n"
+                    f"Rerun {self.name} and what depends on it: pea run ... --rerun"
+                )
+            shard = volume.spec.shard_vx
+            if any(block % side for block, side in zip(self.grid.block_vx, shard, strict=True)):
+                raise LayoutError(
+                    f"{self.name} was begun with blocks of {list(shard)} voxels, now they are "
+                    f"{list(self.grid.block_vx)}: {target}\n"
+                    f"Finish it with block_vx={list(shard)}, or begin anew: pea drop {self.name}"
+                )
+
+    def remove_outputs(self) -> None:
+        """Delete the volumes and files of this stage."""
+        for name in self.output_specs():
+            Volume.remove(self.run.volume(name))
+
+    def files(self, block: Block) -> list[Path]:
+        """The files that hold what a block wrote."""
+        files = [shard for v in self.output_volumes().values() for shard in v.shards(block.write)]
+        return [*files, self.table(block)] if self.writes_table else files
+
+    def output_volumes(self) -> dict[str, Volume]:
+        return {
+            name: Volume.open(self.run.volume(name), writable=True) for name in self.output_specs()
+        }
+
+    def table(self, block: Block) -> Path:
+        """Where a block writes its table."""
+        return self.run.tables(self.identity, self.grid.name) / table_name(block.index)
+
+
+def quantised(affinities: np.ndarray, where: object) -> np.ndarray:
+    """Affinities as uint8, ``round(255 * a)``.
+
+    Args:
+        affinities: uint8, or floats in [0, 1].
+
+    Raises:
+        DataError: NaN, or floats outside [0, 1].
+    """
+    if affinities.dtype == np.uint8:
+        return affinities
+    bad = ~((affinities >= 0) & (affinities <= 1))
+    if bad.any():
+        first = tuple(int(n) for n in np.argwhere(bad)[0])
+        raise DataError(
+            f"affinities must lie in [0, 1]: {where} has {int(bad.sum())} values that do not, "
+            f"the first {affinities[first]} at {first} of the block\n"
+            "Values of 0 to 255 belong in uint8."
+        )
+    return np.rint(affinities * np.float32(255)).astype(np.uint8)
+
+
+def mask_of(mask: Volume | None, roi: Roi) -> np.ndarray:
+    """Which voxels of a region exist, as bool."""
+    return np.ones(tuple(roi.shape), bool) if mask is None else mask.read(roi) != 0
+
+
+@contextmanager
+def nothing_shared(process: Process) -> Iterator[Process]:
+    yield process

@@ -1,0 +1,62 @@
+"""Tables on disk: named columns in one file, written whole or not at all.
+
+The file is an uncompressed npz archive: NumPy reads it anywhere, and the CRC-32 of each member
+makes a damaged column an error.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import DataError, NotFoundError
+
+Columns = dict[str, np.ndarray]
+
+
+def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns of any lengths, replacing what was there in one step."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **columns)  # type: ignore[arg-type]
+
+
+def read_table(path: Path) -> Columns:
+    """The columns of a file.
+
+    Raises:
+        NotFoundError: no such file; DataError: it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise NotFoundError(f"no table at {path}\nRun the stage that writes it again.") from None
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as error:
+        raise DataError(
+            f"damaged table {path}: {type(error).__name__}: {error}\n"
+            "Make it again: `pea drop STAGE RUN.yaml`, then `pea run`."
+        ) from error
+
+
+class replacing:  # noqa: N801 - reads as the verb it is: with replacing(path) as partial
+    """Write to a file beside ``path``; it takes the place of ``path`` when the block ends well."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+    def __enter__(self) -> Path:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.partial
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.partial.unlink(missing_ok=True)
+            return
+        with self.partial.open("rb") as file:
+            os.fsync(file.fileno())
+        self.partial.replace(self.path)

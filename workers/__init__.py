@@ -1,0 +1,1 @@
+"""Who computes it, where, and how it is watched."""

@@ -1,0 +1,94 @@
+"""What a worker does with one block, the same under every runner."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from pipeline.geometry import Block
+from pipeline.rundir import Ledger, Record
+from pipeline.stages.stage import Process, Stage
+
+FAILURES = "failures.jsonl"
+
+
+class Worker:
+    """One process at work on one stage: its log, and its ledger of finished blocks."""
+
+    def __init__(self, stage: Stage, process: Process, log: IO[str], ledger: Ledger) -> None:
+        self._stage = stage
+        self._process = process
+        self._log = log
+        self._ledger = ledger
+
+    def do(self, index: int) -> bool:
+        """Compute a block and note it as done, its files first.
+
+        Returns:
+            Whether it went well. If not, the error is in the log and among the stage's failures.
+        """
+        block = self._stage.grid[index]
+        self._say(
+            f"block {index} begins: voxels {tuple(block.write.begin)} to {tuple(block.write.end)}"
+        )
+        started = time.monotonic()
+        try:
+            outcome = self._process(block)
+            files = self._stage.run.recorded(self._stage.files(block))
+        except Exception as error:
+            self._fail(block, error)
+            return False
+        seconds = round(time.monotonic() - started, 3)
+        self._ledger.append(Record(index, files, outcome.filled, outcome.masked, seconds))
+        self._say(f"block {index} done in {seconds:.2f} s")
+        return True
+
+    def _fail(self, block: Block, error: Exception) -> None:
+        self._say(f"block {block.index} failed\n{traceback.format_exc()}")
+        entry = {
+            "block": block.index,
+            "voxels": [list(block.write.begin), list(block.write.end)],
+            "error": f"{type(error).__name__}: {error}",
+            "log": self._log.name,
+        }
+        with (self._stage.run.logs(self._stage.name) / FAILURES).open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _say(self, text: str) -> None:
+        self._log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
+
+
+@contextmanager
+def worker(stage: Stage) -> Iterator[Worker]:
+    """Open a stage in this process."""
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    logs = stage.run.logs(stage.name)
+    logs.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(stage.run.done(stage.identity) / stage.grid.name, name)
+    with (logs / f"{name}.log").open("a", buffering=1) as log, stage.open() as process:
+        yield Worker(stage, process, log, ledger)
+    ledger.close()
+
+
+def failures(folder: Path) -> dict[int, dict[str, object]]:
+    """The last failure of each block of a stage, from its log folder."""
+    found: dict[int, dict[str, object]] = {}
+    try:
+        lines = (folder / FAILURES).read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        found[int(entry["block"])] = entry
+    return found

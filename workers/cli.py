@@ -1,0 +1,274 @@
+"""The command ``pea``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import click
+import typer
+from rich.console import Console
+
+from pipeline.errors import ConfigError, PipelineError, StageError
+
+app = typer.Typer(
+    name="pea",
+    help="Turn electron microscopy into a segmentation of its neurons, and score it.",
+    epilog="--debug anywhere on the line shows the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+RunFile = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file.")]
+Changes = Annotated[
+    Optional[list[str]],
+    typer.Argument(
+        metavar="[KEY=VALUE ...]", help="Changes, as in run.name=x or machine.edges.workers=2."
+    ),
+]
+MachineFile = Annotated[
+    Optional[Path],
+    typer.Option("--machine", help="A file whose machine section replaces the run's."),
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Where run directories are kept.")]
+
+
+@app.command()
+def plan(
+    run_file: RunFile,
+    changes: Changes = None,
+    machine: MachineFile = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Say what a run would do: stages, blocks, bytes, memory, and what is done or out of date."""
+    from pipeline.config import load_settings
+    from pipeline.plan import make_plan
+    from workers.overview import describe_plan
+
+    for line in describe_plan(make_plan(load_settings(run_file, changes or (), machine), runs)):
+        console.print(line)
+
+
+@app.command()
+def run(
+    stage: Annotated[
+        str, typer.Argument(metavar="STAGE|all", help="A stage, as `pea plan` names it.")
+    ],
+    run_file: RunFile,
+    changes: Changes = None,
+    machine: MachineFile = None,
+    runner: Annotated[
+        Optional[Literal["serial", "daisy"]], typer.Option(help="Instead of machine.runner.")
+    ] = None,
+    rerun: Annotated[
+        bool,
+        typer.Option(
+            "--rerun",
+            help="Do again the named STAGE and what is out of date, with all that depends on them.",
+        ),
+    ] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Bring a stage, or all of them, up to date; start again where an earlier run was stopped."""
+    from pipeline.config import load_settings
+    from pipeline.plan import make_plan
+    from workers.drive import drive, runner_named, stale
+
+    settings = load_settings(run_file, changes or (), machine)
+    made = make_plan(settings, runs)
+    steps = made.select(stage)
+    again: list[str] = []
+    if rerun:
+        named = [] if stage == "all" else [step.stage.name for step in steps]
+        again = [*stale(made), *named]
+        if not again:
+            notes.print(
+                "Nothing is out of date. To do a stage again, name it: pea run STAGE --rerun"
+            )
+    drive(made, steps, runner_named(runner or settings.machine.runner), again, console)
+    if made.run.scores.exists() and stage in ("all", "evaluate"):
+        console.print(score_line(json.loads(made.run.scores.read_text())))
+        console.print(f"scores of every threshold: {made.run.scores}")
+
+
+@app.command()
+def status(
+    run_file: Annotated[Path, typer.Argument(metavar="RUN", help="A run file or a run directory.")],
+    changes: Changes = None,
+    machine: MachineFile = None,
+    runs: Runs = Path("runs"),
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Read every file that was written, and compare its checksum."
+        ),
+    ] = False,
+) -> None:
+    """Say how far a run is, from its directory: blocks done, failures and their logs."""
+    from pipeline.config import load_settings
+    from pipeline.plan import make_plan
+    from workers.overview import describe_status, verify_run
+
+    if run_file.is_dir():
+        run_file, runs = run_file / "run.yaml", run_file.parent
+    made = make_plan(load_settings(run_file, changes or (), machine), runs)
+    for line in describe_status(made):
+        console.print(line)
+    if verify:
+        damaged = verify_run(made, notes)
+        if damaged:
+            raise StageError("\n".join([*damaged, "`pea run` makes these blocks again."]))
+        console.print("every file is as it was written")
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help="HDF5, TIFF, a folder of TIFF or PNG, or Zarr.")],
+    destination: Annotated[
+        Path, typer.Argument(metavar="DEST.zarr/NAME", help="The volume to make.")
+    ],
+    dataset: Annotated[
+        Optional[str], typer.Option(help="Which array of an HDF5 or Zarr file.")
+    ] = None,
+    kind: Annotated[
+        Optional[Literal["raw", "labels", "mask", "affinities", "boundary", "interior"]],
+        typer.Option(
+            "--as", help="What the values are. Boundary and interior maps become affinities."
+        ),
+    ] = None,
+    voxel_size: Annotated[Optional[str], typer.Option(metavar="Z,Y,X", help="In nm.")] = None,
+    offset: Annotated[Optional[str], typer.Option(metavar="Z,Y,X", help="In nm.")] = None,
+    background: Annotated[
+        Optional[list[str]], typer.Option(metavar="ID", help="Label to map to 0; may be repeated.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Bring a volume of your own into Zarr, with its voxel size."""
+    from pipeline.ingest import ingest as bring_in
+    from workers.progress import progress_line
+
+    with progress_line(notes, "ingest", 0, 0, "planes") as update:
+        report = bring_in(
+            source,
+            destination,
+            dataset=dataset,
+            kind=kind,
+            voxel_size=lengths(voxel_size, "--voxel-size"),
+            offset=lengths(offset, "--offset"),
+            background=[label(text) for text in background or ()],
+            overwrite=overwrite,
+            progress=lambda done, total: update(done, 0),
+        )
+    for line in report.lines():
+        console.print(line)
+
+
+@app.command()
+def evaluate(
+    segmentation: Annotated[Path, typer.Argument(metavar="SEG", help="A Zarr array of labels.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Another; 0 is unknown.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, with the convention.")
+    ] = False,
+) -> None:
+    """Score a segmentation: VOI in bits and adapted Rand error, truth 0 ignored."""
+    from workers.score import score_volumes
+
+    scores = score_volumes(segmentation, truth, notes)
+    console.print(json.dumps(scores, indent=2) if as_json else score_line(scores))
+
+
+@app.command()
+def drop(
+    stage: Annotated[
+        str, typer.Argument(metavar="STAGE|all", help="A stage, as `pea plan` names it.")
+    ],
+    run_file: RunFile,
+    changes: Changes = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Delete what a stage wrote, and what was made from it."""
+    from pipeline.config import load_settings
+    from pipeline.plan import make_plan
+    from workers.drive import drop as forget
+    from workers.drive import locked
+
+    made = make_plan(load_settings(run_file, changes or ()), runs)
+    with locked(made.run):
+        for name in forget(made, [step.stage.name for step in made.select(stage)]):
+            console.print(f"dropped {name}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to put it.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Another seed is another tissue.")] = 1,
+) -> None:
+    """Segment and score a piece of synthetic neuropil, and draw it."""
+    from workers.demo import demo as show
+
+    show(folder, seed, console)
+
+
+def score_line(scores: dict[str, float]) -> str:
+    at = f"threshold {scores['threshold']:g}: " if "threshold" in scores else ""
+    return (
+        f"{at}VOI {scores['voi']:.4f} (split {scores['voi_split']:.4f} + merge {scores['voi_merge']:.4f}), "
+        f"ARAND {scores['arand']:.4f}"
+    )
+
+
+def lengths(text: str | None, option: str):  # type: ignore[no-untyped-def]
+    """Three lengths from ``Z,Y,X``."""
+    from pipeline.geometry import Nm
+
+    if text is None:
+        return None
+    try:
+        return Nm.of(text.split(","))
+    except PipelineError as error:
+        raise ConfigError(f"{option}: {error}") from None
+
+
+def label(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**64:
+        raise ConfigError(f"--background must be a label from 0 to 2^64 - 1, found {text!r}")
+    return int(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line.
+
+    Returns:
+        The exit status: 0 all done, 1 an error or an incomplete stage, 2 a misspelt command line,
+        130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return int(app(words, prog_name="pea", standalone_mode=False) or 0)
+    except (PipelineError, OSError, MemoryError) as error:
+        if debug:
+            traceback.print_exc()
+        kind = "" if isinstance(error, PipelineError) else f"{type(error).__name__}: "
+        notes.print(f"error: {kind}{error}")
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        notes.print("interrupted; the same command goes on from here")
+        return 130
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Blocks scheduled by daisy over worker processes on this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import daisy
+import numpy as np
+from funlib.geometry import Coordinate, Roi
+
+from pipeline.config import Workers
+from pipeline.stages.stage import Stage
+from workers.block import worker
+from workers.runner import Progress, Runner
+
+LOOPBACK = "127.0.0.1"
+"""The scheduler takes orders from anyone who reaches it; so nobody else may."""
+
+
+class DaisyRunner(Runner):
+    """Spawned processes, one block at a time each; a worker that dies or hangs is replaced."""
+
+    def run(
+        self, stage: Stage, blocks: Sequence[int], workers: Workers, progress: Progress
+    ) -> str | None:
+        grid = stage.grid
+        skipped = np.ones(tuple(grid.counts), np.uint8)
+        skipped.ravel()[list(blocks)] = 0
+        # daisy sees blocks without halos: a stage never reads what it writes, so none must wait.
+        one = Roi((0, 0, 0), grid.block_vx)
+        task = daisy.Task(
+            task_id=stage.name,
+            total_roi=Roi((0, 0, 0), Coordinate(grid.counts) * Coordinate(grid.block_vx)),
+            read_roi=one,
+            write_roi=one,
+            process_function=partial(_work, stage),
+            read_write_conflict=False,
+            max_workers=min(workers.workers, len(blocks)),
+            max_retries=workers.retries,
+            max_worker_restarts=workers.max_restarts,
+            timeout=workers.timeout_s,
+            skip_mask=skipped,
+        )
+        daisy.logging.set_log_basedir(stage.run.root / "logs")
+        logging.getLogger("daisy").setLevel(logging.CRITICAL)
+        try:
+            daisy.run_blockwise(
+                daisy.Pipeline.from_task(task),
+                progress=_Observer(progress, len(grid) - len(blocks)),
+                host=LOOPBACK,
+                summary=False,
+            )
+        except RuntimeError as error:
+            return str(error)
+        return None
+
+
+def _work(stage: Stage) -> None:
+    """The life of a worker process."""
+    client = daisy.Client()
+    with worker(stage) as at_work:
+        while True:
+            with client.acquire_block() as block:
+                if block is None:
+                    return
+                index = stage.grid.index_at(block.write_roi.begin + stage.grid.total.begin)
+                if not at_work.do(index):
+                    block.status = daisy.BlockStatus.FAILED
+
+
+class _Observer:
+    """daisy's counts, less the blocks that were done before."""
+
+    def __init__(self, progress: Progress, before: int) -> None:
+        self._progress = progress
+        self._before = before
+
+    def on_progress(self, states: Mapping[str, Any]) -> None:
+        (state,) = states.values()
+        self._progress(state.completed_count - self._before, state.failed_count)
+
+    on_start = on_progress
+    on_finish = on_progress

@@ -1,0 +1,287 @@
+"""Runs the stages of a plan one after the other, and says what came of each."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Literal
+
+from rich.console import Console
+
+from pipeline.config import dump_settings
+from pipeline.errors import ConfigError, ExistsError, PipelineError, StageError
+from pipeline.plan import Plan, Step
+from pipeline.rundir import RunDirectory, write_json
+from pipeline.stages.stage import Stage
+from workers.block import FAILURES, failures
+from workers.progress import progress_line
+from workers.runner import Runner
+from workers.serial_runner import SerialRunner
+from workers.state import StageReport, State, state_of
+
+RunnerName = Literal["serial", "daisy"]
+DISTRIBUTIONS = (
+    "pea-connectomics",
+    "numpy",
+    "scipy",
+    "numba",
+    "zarr",
+    "numcodecs",
+    "daisy",
+    "waterz",
+)
+
+
+def runner_named(name: RunnerName) -> Runner:
+    if name == "serial":
+        return SerialRunner()
+    from workers.daisy_runner import DaisyRunner
+
+    return DaisyRunner()
+
+
+def drive(
+    plan: Plan, steps: Sequence[Step], runner: Runner, rerun: Sequence[str], console: Console
+) -> list[StageReport]:
+    """Bring stages up to date.
+
+    A stage with a failed block stops those that need it; the others go on.
+
+    Args:
+        steps: what to bring up to date, in order.
+        rerun: stages to do again from the start, with what depends on them.
+
+    Returns:
+        A report for each stage that was started.
+
+    Raises:
+        ConfigError: a stage was made by other settings, or needs one that is not done; nothing was
+        started. StageError: a stage ended without all of its blocks.
+    """
+    with locked(plan.run):
+        finish_dropping(plan)
+        drop(plan, rerun)
+        refuse_stale(steps)
+        refuse_unready(plan, steps)
+        write_provenance(plan)
+        reports: list[StageReport] = []
+        broken: set[str] = set()
+        for step in steps:
+            needs = {identity.stage for identity in step.stage.upstream}
+            if needs & broken:
+                broken.add(step.stage.name)
+                console.print(
+                    f"{step.stage.name}: not started, it needs {', '.join(sorted(needs & broken))}"
+                )
+                continue
+            report = run_stage(step, runner, console)
+            if report is None:
+                continue
+            reports.append(report)
+            if not report.ok:
+                broken.add(step.stage.name)
+        incomplete = [report for report in reports if not report.ok]
+        if incomplete:
+            raise StageError("\n".join(explain(plan, report) for report in incomplete))
+        return reports
+
+
+def run_stage(step: Step, runner: Runner, console: Console) -> StageReport | None:
+    """Do what is left of a stage; None if that is nothing."""
+    stage = step.stage
+    run, identity, grid = stage.run, stage.identity, stage.grid
+    state = state_of(stage)
+    if state.state is State.DONE:
+        console.print(f"{stage.name}: done before")
+        return None
+    started = time.monotonic()
+    run.begin(identity, grid.name)
+    (run.logs(stage.name) / FAILURES).unlink(missing_ok=True)
+    stage.prepare()
+    before = {index for index, record in state.records.items() if run.intact(record)}
+    todo = [index for index in range(len(grid)) if index not in before]
+    given_up = None
+    if todo:
+        with progress_line(console, stage.name, len(before), len(grid)) as progress:
+            given_up = runner.run(stage, todo, step.workers, progress)
+    records = run.records(identity, grid.name)
+    done = before | (records.keys() & set(todo))
+    report = StageReport(
+        name=stage.name,
+        total=len(grid),
+        done=len(done),
+        before=len(before),
+        masked=sum(records[index].masked for index in done),
+        failed=tuple(sorted(failures(run.logs(stage.name)).keys() - done)),
+        filled=sum(records[index].filled for index in done),
+        seconds=round(time.monotonic() - started, 2),
+        given_up=given_up,
+    )
+    if report.ok:
+        stage.finish()
+        run.complete(
+            identity,
+            {
+                "layout": grid.name,
+                "blocks": len(grid),
+                "masked": report.masked,
+                "filled": report.filled,
+                "seconds": report.seconds,
+                "block_seconds": round(sum(records[index].seconds for index in done), 2),
+            },
+        )
+        console.print(sentence(report))
+        if report.filled == 0:
+            console.print(
+                f"WARNING: {stage.name} wrote nothing but background. "
+                "Are the affinities all 0, the mask empty, or the region wrong?"
+            )
+    return report
+
+
+def sentence(report: StageReport) -> str:
+    """A finished stage in one line."""
+    parts = [
+        f"{report.name}: {report.done} block{'s' * (report.done != 1)} in {report.seconds:.1f} s"
+    ]
+    if report.before:
+        parts.append(f"{report.before} done before")
+    if report.masked:
+        parts.append(f"{report.masked} skipped, outside the mask")
+    return ", ".join(parts)
+
+
+def explain(plan: Plan, report: StageReport) -> str:
+    """Why a stage is not complete, with the first failed block and its log."""
+    head = f"{report.name} is not complete: {report.done} of {report.total} blocks done"
+    known = failures(plan.run.logs(report.name))
+    lines = [head]
+    for index in report.failed[:1]:
+        entry = known[index]
+        more = f" (and {len(report.failed) - 1} more blocks)" if len(report.failed) > 1 else ""
+        first = str(entry["error"]).splitlines()[0]
+        lines += [f"block {index}, voxels {entry['voxels']}: {first}{more}", f"log: {entry['log']}"]
+    if not report.failed:
+        logs = plan.run.logs(report.name)
+        lines.append(
+            f"workers died or hung without an error of their own; their logs are in {logs}\n"
+            f"{(report.given_up or '').splitlines()[0] if report.given_up else 'Out of memory, or a block took longer than timeout_s?'}"
+        )
+    return "\n".join(lines)
+
+
+def refuse_stale(steps: Sequence[Step]) -> None:
+    """Raise unless every stage is new, begun or done under the present settings."""
+    for step in steps:
+        state = state_of(step.stage)
+        if state.state is State.STALE:
+            raise ConfigError(
+                f"{step.stage.name} in {step.stage.run.root} was made with other settings:\n"
+                + "\n".join(f"  {change}" for change in state.changes[:6])
+                + "\nDo it and what depends on it again with --rerun, or choose another run.name."
+            )
+
+
+def refuse_unready(plan: Plan, steps: Sequence[Step]) -> None:
+    """Raise if a stage needs one that is neither done nor about to be."""
+    chosen = {step.stage.name for step in steps}
+    for step in steps:
+        for identity in step.stage.upstream:
+            if identity.stage not in chosen and plan.run.completion(identity) is None:
+                raise ConfigError(
+                    f"{step.stage.name} needs {identity.stage}, which is not done in {plan.run.root}\n"
+                    f"Run it first: pea run {identity.stage}, or pea run all"
+                )
+
+
+def stale(plan: Plan) -> list[str]:
+    """Names of the stages that other settings made."""
+    return [s.stage.name for s in plan.steps if state_of(s.stage).state is State.STALE]
+
+
+def drop(plan: Plan, names: Sequence[str]) -> list[str]:
+    """Forget stages and what depends on them: records, tables, volumes.
+
+    Returns:
+        The names of the stages forgotten.
+    """
+    doomed = plan.dependants(set(names))
+    for step in reversed(doomed):
+        forget(step.stage)
+    return [step.stage.name for step in doomed]
+
+
+def forget(stage: Stage) -> None:
+    """The records go out of sight first: a crash then leaves work to finish, never a false record."""
+    stage.run.hide_records(stage.name)
+    stage.remove_outputs()
+    stage.run.remove_hidden(stage.name)
+
+
+def finish_dropping(plan: Plan) -> None:
+    """Go on where a crash interrupted ``drop``."""
+    for step in reversed(plan.steps):
+        if step.stage.run.has_hidden(step.stage.name):
+            forget(step.stage)
+
+
+@contextmanager
+def locked(run: RunDirectory) -> Iterator[None]:
+    """Keep a second driver out of a run directory; the lock ends with the process.
+
+    Raises:
+        ExistsError: it is taken, and by whom.
+    """
+    run.root.mkdir(parents=True, exist_ok=True)
+    with (run.root / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ExistsError(
+                f"{run.root} is in use by another pea run: {file.read().strip()}\n"
+                "Wait for it, stop it, or choose another run.name."
+            ) from None
+        file.truncate(0)
+        file.write(
+            f"host {socket.gethostname()}, process {os.getpid()}, since {datetime.now():%F %T}"
+        )
+        file.flush()
+        yield
+
+
+def write_provenance(plan: Plan) -> None:
+    """Note the settings of this start, and add it to the list of all starts."""
+    (plan.run.root / "run.yaml").write_text(dump_settings(plan.settings))
+    path = plan.run.root / "provenance.json"
+    try:
+        starts = json.loads(path.read_text())
+    except (OSError, ValueError):
+        starts = []
+    starts.append(
+        {
+            "started": datetime.now().isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "host": socket.gethostname(),
+            "python": platform.python_version(),
+            "versions": {name: version_of(name) for name in DISTRIBUTIONS},
+            "fingerprints": {s.stage.name: s.stage.identity.fingerprint for s in plan.steps},
+        }
+    )
+    write_json(path, starts)
+
+
+def version_of(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

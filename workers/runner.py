@@ -1,0 +1,29 @@
+"""What a runner is: something that has blocks done."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from pipeline.config import Workers
+from pipeline.stages.stage import Stage
+
+Progress = Callable[[int, int], None]
+"""Called with the number of blocks done and failed so far in this call."""
+
+
+class Runner(ABC):
+    """Has the blocks of a stage done.
+
+    What was done is read from the ledgers afterwards; a runner's word is not needed for it.
+    """
+
+    @abstractmethod
+    def run(
+        self, stage: Stage, blocks: Sequence[int], workers: Workers, progress: Progress
+    ) -> str | None:
+        """Do blocks of a prepared stage, each with retries; the others go on when one fails.
+
+        Returns:
+            Why the stage was given up before every block was tried, or None.
+        """
