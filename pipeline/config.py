@@ -216,7 +216,7 @@ def load_yaml(text: str, where: object) -> dict[str, Any]:
     """A mapping from YAML text.
 
     Raises:
-        ConfigError: not YAML, not a mapping, a key twice, a tag that makes objects, or many aliases.
+        ConfigError: not YAML, not a mapping, a key twice, a tag that makes objects, many aliases.
     """
     if (
         len(text) > MAX_YAML_BYTES

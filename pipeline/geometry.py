@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from funlib.geometry import Coordinate, Roi
+from funlib.geometry import Coordinate as Coordinate
+from funlib.geometry import Roi as Roi
 
 from pipeline.errors import ConfigError, LayoutError, MetadataError, RoiError
-
-__all__ = ["Block", "BlockGrid", "Coordinate", "Nm", "Offsets", "Roi", "ZYX", "describe", "slices"]
 
 MAX_VOXELS = 2**63 - 2
 """Fragment ids are one plus a linear voxel index, computed in int64; 0 is background."""
@@ -35,6 +34,9 @@ class ZYX(NamedTuple):
     def of(cls, values: Iterable[int]) -> ZYX:
         z, y, x = (int(value) for value in values)
         return cls(z, y, x)
+
+
+NO_HALO = ZYX(0, 0, 0)
 
 
 class Nm(NamedTuple):
@@ -118,7 +120,7 @@ def slices(roi: Roi, origin: Sequence[int] = (0, 0, 0)) -> tuple[slice, ...]:
 
 @dataclass(frozen=True)
 class Offsets:
-    """Channel ``c`` at voxel ``v`` relates ``v`` to ``v + vectors[c]``; the direct neighbours first.
+    """Channel ``c`` at voxel ``v`` relates ``v`` and ``v + vectors[c]``; direct neighbours first.
 
     Direct offsets are negative, so that a value is stored at the higher voxel of its pair, as in
     gunpowder, waterz and the reference code of PEA.
@@ -135,8 +137,8 @@ class Offsets:
             raise ConfigError(
                 f"offsets must begin with the direct neighbours {[list(v) for v in direct]}, "
                 f"found {shown}\n"
-                "Channel c at voxel v relates v and v + offset[c]. If the array stores each value at "
-                "the lower voxel, shift it by one and negate the offsets."
+                "Channel c at voxel v relates v and v + offset[c]. If the array stores each value "
+                "at the lower voxel, shift it by one and negate the offsets."
             )
         if len(set(self.vectors)) != len(self.vectors) or ZYX(0, 0, 0) in self.vectors:
             raise ConfigError(f"offsets must be distinct and not zero, found {self.numbers()}")
@@ -209,8 +211,8 @@ class BlockGrid:
 
     total: Roi
     block_vx: ZYX
-    below_vx: ZYX = ZYX(0, 0, 0)
-    above_vx: ZYX = ZYX(0, 0, 0)
+    below_vx: ZYX = NO_HALO
+    above_vx: ZYX = NO_HALO
 
     def __post_init__(self) -> None:
         if min(self.block_vx) < 1:
@@ -246,7 +248,8 @@ class BlockGrid:
     def index_at(self, begin: Sequence[int]) -> int:
         """Index of the block whose write box begins at a place."""
         place = [
-            (b - t) // n for b, t, n in zip(begin, self.total.begin, self.block_vx, strict=True)
+            (int(b) - int(t)) // n
+            for b, t, n in zip(begin, self.total.begin, self.block_vx, strict=True)
         ]
         return (place[0] * self.counts.y + place[1]) * self.counts.x + place[2]
 

@@ -111,7 +111,7 @@ class Assignment(Table):
         position = np.searchsorted(self.fragment, distinct)
         position[position == len(self.fragment)] = 0
         known = self.fragment[position] == distinct
-        return np.where(known, self.segment[position], distinct)[dense]
+        return np.asarray(np.where(known, self.segment[position], distinct)[dense])
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ axis after; two sites of each 2 x 2 x 2 are left and become spines.
               1   Z  Y                 1   Z  .
 
 Hash numbers jitter the sites, cut the rods into pieces of a few micrometres, end some of them on a
-crossing rod (a branch) and set their calibre. Two skeletons never come closer than half a
-spacing, so nobody is pinched off: that is why truth made from them is connected. Three tiers of
+crossing rod (a branch) and set their calibre. Two rods never come closer than half a
+spacing, so hardly anybody is pinched off, and truth made from them is connected. Three tiers of
 different spacing share the space, and a finer rod ends, or becomes a branch, where it hits a
 coarser neurite. A piece has a longest length, so a question about one site is answered by looking
 at its neighbourhood only, whatever the size of the volume.

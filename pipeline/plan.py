@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Settings, Workers
+from pipeline.config import RoiNm, Settings, Workers
 from pipeline.content import content_fingerprint
 from pipeline.errors import ConfigError, DtypeError, LayoutError, MetadataError, RoiError
 from pipeline.geometry import ZYX, BlockGrid, Nm, Offsets, Roi, describe, voxels
@@ -87,7 +87,7 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
     affinities = Volume.open(data.affinities)
     offsets = checked_affinities(affinities, data.offsets)
     size = affinities.spec.voxel_size_nm
-    roi = region(affinities, data.roi and (data.roi.offset, data.roi.shape))
+    roi = region(affinities, data.roi)
     inputs = {"affinities": content_fingerprint(affinities, where.root)}
     if data.mask is not None:
         mask = checked_partner(Volume.open(data.mask), size, roi, "mask")
@@ -181,7 +181,10 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
         {"method": run.agglomerate.method},
         whole(roi),
     )
-    cut = {"threshold": run.agglomerate.threshold, "dust_vx": run.agglomerate.dust_vx}
+    cut: dict[str, Any] = {
+        "threshold": run.agglomerate.threshold,
+        "dust_vx": run.agglomerate.dust_vx,
+    }
     finer = add(
         RelabelBlockwise,
         "relabel_blockwise",
@@ -289,7 +292,7 @@ def checked_partner(volume: Volume, voxel_size_nm: Nm, roi: Roi, what: str) -> V
     return volume
 
 
-def region(volume: Volume, given: tuple[Nm, Nm] | None) -> Roi:
+def region(volume: Volume, given: RoiNm | None) -> Roi:
     """The region of a run, in world voxels.
 
     Raises:
@@ -300,7 +303,7 @@ def region(volume: Volume, given: tuple[Nm, Nm] | None) -> Roi:
     size = volume.spec.voxel_size_nm
     begin, shape = (
         voxels(length, size, f"run.data.roi.{name}")
-        for length, name in zip(given, ("offset", "shape"), strict=True)
+        for length, name in ((given.offset, "offset"), (given.shape, "shape"))
     )
     roi = Roi(begin, shape)
     if min(shape) < 1 or not volume.roi.contains(roi):

@@ -31,7 +31,6 @@ from typing import Any
 from pipeline.errors import DataError
 from pipeline.tables import replacing
 
-
 HIDDEN = ".dropped-"
 
 

@@ -21,7 +21,7 @@ Columns = dict[str, np.ndarray]
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     """Write columns of any lengths, replacing what was there in one step."""
     with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **columns)  # type: ignore[arg-type]
+        np.savez(file, allow_pickle=False, **columns)
 
 
 def read_table(path: Path) -> Columns:

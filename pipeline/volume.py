@@ -30,12 +30,12 @@ from pipeline.errors import (
     RoiError,
     ShapeError,
 )
-from pipeline.geometry import ZYX, Nm, Offsets, Roi, checked_voxel_size, describe
-from pipeline.geometry import slices, voxels
+from pipeline.geometry import ZYX, Nm, Offsets, Roi, checked_voxel_size, describe, slices, voxels
+from pipeline.ngff import AXES, first_multiscale, level_names, level_place, multiscales
 
 MAX_CHUNK_VX = 64
+DEFAULT_SHARD_VX = ZYX(64, 256, 256)
 NANOMETRE = ("nm", "nanometer", "nanometers", "nanometre", "nanometres")
-AXES = ("z", "y", "x")
 
 
 def chunk_of(shard_vx: ZYX) -> ZYX:
@@ -60,7 +60,7 @@ class VolumeSpec:
     """Place of the lower corner of the first voxel."""
     meaning: str
     """raw, labels, affinities, mask, fragments or segmentation."""
-    shard_vx: ZYX = ZYX(64, 256, 256)
+    shard_vx: ZYX = DEFAULT_SHARD_VX
     """The unit of writing: one process owns a shard. Chunks, the unit of reading, divide it."""
     offsets: Offsets | None = None
     """Of affinities: one per channel."""
@@ -68,7 +68,8 @@ class VolumeSpec:
     def __post_init__(self) -> None:
         if len(self.shape) not in (3, 4) or min(self.shape) < 1:
             raise ShapeError(
-                f"a volume has axes (z, y, x) or (channel, z, y, x), none empty; found shape {self.shape}"
+                "a volume has axes (z, y, x) or (channel, z, y, x), none empty; "
+                f"found shape {self.shape}"
             )
         if self.offsets is not None and self.channels != len(self.offsets):
             raise ShapeError(
@@ -116,38 +117,6 @@ class VolumeSpec:
         return attributes
 
 
-def multiscales(name: str, channel: bool, levels: Mapping[str, tuple[Nm, Nm]]) -> dict[str, Any]:
-    """OME-NGFF 0.5 metadata of a group.
-
-    Args:
-        levels: path of each level, with its voxel size and the place of its first voxel's lower
-            corner in nm. NGFF places voxel centres, hence the half voxel between levels.
-    """
-    axes: list[dict[str, str]] = [
-        {"name": axis, "type": "space", "unit": "nanometer"} for axis in AXES
-    ]
-    if channel:
-        axes.insert(0, {"name": "c", "type": "channel"})
-    finest = next(iter(levels.values()))[0]
-    datasets = []
-    for path, (size, offset) in levels.items():
-        centre = [o + (s - f) / 2 for o, s, f in zip(offset, size, finest, strict=True)]
-        scale, translation = size.numbers(), Nm(*centre).numbers()
-        datasets.append(
-            {
-                "path": path,
-                "coordinateTransformations": [
-                    {"type": "scale", "scale": [1, *scale] if channel else scale},
-                    {
-                        "type": "translation",
-                        "translation": [0, *translation] if channel else translation,
-                    },
-                ],
-            }
-        )
-    return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets}]}
-
-
 class Volume:
     """An open array with its place in the world.
 
@@ -188,7 +157,7 @@ class Volume:
             shape=spec.shape,
             dtype=spec.dtype,
             chunks=(1, *chunk) if channel else chunk,
-            shards=(spec.channels, *shard) if channel else shard,
+            shards=(*spec.shape[:-3], *shard),
             compressors=[ZstdCodec(level=1, checksum=True)],
             fill_value=0,
             dimension_names=["c", *AXES] if channel else list(AXES),
@@ -219,7 +188,7 @@ class Volume:
         if not (level.parent / "zarr.json").exists():
             return
         group = zarr.open_group(level.parent, mode="r+")
-        channel = len(_multiscale(group.attrs)["axes"]) == 4
+        channel = len(first_multiscale(group.attrs)["axes"]) == 4
         left = {
             name: level_place(group.attrs, name)
             for name in level_names(group.attrs)
@@ -269,8 +238,8 @@ class Volume:
             return np.asarray(self._array[self._index(roi, channels)])
         except (BaseZarrError, ValueError, RuntimeError, EOFError, OSError) as error:
             raise DataError(
-                f"damaged or missing chunk in {self.path}, voxels {tuple(roi.begin)} to {tuple(roi.end)}: "
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}\n"
+                f"damaged or missing chunk in {self.path}, voxels {tuple(roi.begin)} to "
+                f"{tuple(roi.end)}: {first_line(error)}\n"
                 "Make the array again (a stage: `pea drop STAGE RUN.yaml`, then `pea run`)."
             ) from error
 
@@ -293,8 +262,8 @@ class Volume:
         ):
             if part.start % shard or (part.stop % shard and part.stop != side):
                 raise LayoutError(
-                    f"a write must cover whole shards of {list(self.spec.shard_vx)} voxels: {self.path}\n"
-                    f"along {axis} it covers {part.start} to {part.stop}"
+                    f"a write must cover whole shards: {self.path}\nalong {axis} it covers "
+                    f"{part.start} to {part.stop}, shards have {shard} voxels"
                 )
         self._array[index] = data
 
@@ -318,7 +287,7 @@ class Volume:
 
 
 def open_array(path: Path, level: int, mode: Any) -> tuple[Path, zarr.Array[Any], dict[str, Any]]:
-    """The array at a path or in its multiscale group: where it lies, itself, the group's attributes."""
+    """The array at a path or in its multiscale group: its path, itself, the group's attributes."""
     if not path.exists():
         raise NotFoundError(f"no volume at {path}{suggestion(path)}")
     try:
@@ -326,7 +295,7 @@ def open_array(path: Path, level: int, mode: Any) -> tuple[Path, zarr.Array[Any]
     except (BaseZarrError, ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
         raise FormatError(
             f"{path} is not a Zarr array or group that can be read: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}{suggestion(path)}"
+            f"{first_line(error)}{suggestion(path)}"
         ) from error
     if isinstance(node, zarr.Array):
         return path, node, {}
@@ -347,31 +316,9 @@ def open_array(path: Path, level: int, mode: Any) -> tuple[Path, zarr.Array[Any]
     return path / names[level], array, attributes
 
 
-def level_names(attributes: Mapping[str, Any]) -> list[str]:
-    """Paths of the levels in OME-NGFF metadata 0.4 or 0.5, finest first."""
-    return [str(dataset["path"]) for dataset in _multiscale(attributes).get("datasets", [])]
-
-
-def level_place(attributes: Mapping[str, Any], name: str) -> tuple[Nm, Nm]:
-    """Voxel size and lower corner in nm of a level, from OME-NGFF metadata."""
-    multiscale = _multiscale(attributes)
-    dataset = next(entry for entry in multiscale["datasets"] if entry["path"] == name)
-    transforms = {entry["type"]: entry for entry in dataset["coordinateTransformations"]}
-    size = Nm.of(transforms["scale"]["scale"][-3:])
-    first = multiscale["datasets"][0]["coordinateTransformations"]
-    finest = Nm.of(next(e for e in first if e["type"] == "scale")["scale"][-3:])
-    centre = Nm.of(transforms.get("translation", {}).get("translation", [0, 0, 0])[-3:])
-    return size, Nm(*(c - (s - f) / 2 for c, s, f in zip(centre, size, finest, strict=True)))
-
-
-def _multiscale(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    entries = attributes.get("ome", attributes).get("multiscales") or [{}]
-    return dict(entries[0])
-
-
 def read_spec(array: zarr.Array[Any], group: Mapping[str, Any], where: Path) -> VolumeSpec:
     """What an array is, from its attributes or those of its multiscale group."""
-    attributes = dict(array.attrs)
+    attributes: dict[str, Any] = dict(array.attrs)
     if array.ndim not in (3, 4):
         raise ShapeError(
             f"a volume has axes (z, y, x) or (channel, z, y, x), found {array.ndim} axes: {where}"
@@ -384,14 +331,14 @@ def read_spec(array: zarr.Array[Any], group: Mapping[str, Any], where: Path) -> 
         raise MetadataError(
             f"lengths must be in nm, units says {units}: {where}\nIngest it: pea ingest."
         )
-    sizes = {
+    sizes: dict[str, Nm] = {
         key: checked_voxel_size(attributes[key], f"{where} ({key})")
         for key in ("voxel_size", "resolution")
         if key in attributes
     }
     offset = Nm.of(attributes["offset"]) if "offset" in attributes else None
     if not sizes and level_names(group):
-        for axis in _multiscale(group).get("axes", []):
+        for axis in first_multiscale(group).get("axes", []):
             if axis.get("type") == "space" and axis.get("unit") not in (*NANOMETRE, None):
                 raise MetadataError(f"lengths must be in nm, axis {axis} is not: {where}")
         size, place = level_place(group, array.basename)
@@ -410,7 +357,8 @@ def read_spec(array: zarr.Array[Any], group: Mapping[str, Any], where: Path) -> 
     if neighborhood is not None and attributes.get("neighborhood_anchor", "source") != "source":
         raise MetadataError(
             f"an affinity must be stored at voxel v of its pair (v, v + offset): {where}\n"
-            f"its neighborhood_anchor is {attributes['neighborhood_anchor']!r}; shift it and negate the offsets."
+            f"its neighborhood_anchor is {attributes['neighborhood_anchor']!r}; shift it and negate "
+            "the offsets."
         )
     return VolumeSpec(
         shape=tuple(array.shape),
@@ -421,6 +369,11 @@ def read_spec(array: zarr.Array[Any], group: Mapping[str, Any], where: Path) -> 
         shard_vx=ZYX.of(shard[-3:]),
         offsets=Offsets.of(neighborhood) if neighborhood is not None else None,
     )
+
+
+def first_line(error: Exception) -> str:
+    """A library's error in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def suggestion(path: Path) -> str:

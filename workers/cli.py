@@ -220,8 +220,8 @@ def demo(
 def score_line(scores: dict[str, float]) -> str:
     at = f"threshold {scores['threshold']:g}: " if "threshold" in scores else ""
     return (
-        f"{at}VOI {scores['voi']:.4f} (split {scores['voi_split']:.4f} + merge {scores['voi_merge']:.4f}), "
-        f"ARAND {scores['arand']:.4f}"
+        f"{at}VOI {scores['voi']:.4f} (split {scores['voi_split']:.4f} + "
+        f"merge {scores['voi_merge']:.4f}), ARAND {scores['arand']:.4f}"
     )
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 from rich.console import Console
 
 from pipeline.config import dump_settings
-from pipeline.errors import ConfigError, ExistsError, PipelineError, StageError
+from pipeline.errors import ConfigError, ExistsError, StageError
 from pipeline.plan import Plan, Step
 from pipeline.rundir import RunDirectory, write_json
 from pipeline.stages.stage import Stage
@@ -172,10 +172,9 @@ def explain(plan: Plan, report: StageReport) -> str:
         lines += [f"block {index}, voxels {entry['voxels']}: {first}{more}", f"log: {entry['log']}"]
     if not report.failed:
         logs = plan.run.logs(report.name)
-        lines.append(
-            f"workers died or hung without an error of their own; their logs are in {logs}\n"
-            f"{(report.given_up or '').splitlines()[0] if report.given_up else 'Out of memory, or a block took longer than timeout_s?'}"
-        )
+        why = report.given_up or "Out of memory, or a block took longer than timeout_s?"
+        lines.append(f"workers died or hung without an error of their own; logs are in {logs}")
+        lines.append(why.splitlines()[0])
     return "\n".join(lines)
 
 
@@ -198,7 +197,7 @@ def refuse_unready(plan: Plan, steps: Sequence[Step]) -> None:
         for identity in step.stage.upstream:
             if identity.stage not in chosen and plan.run.completion(identity) is None:
                 raise ConfigError(
-                    f"{step.stage.name} needs {identity.stage}, which is not done in {plan.run.root}\n"
+                    f"{step.stage.name} needs {identity.stage}, not done in {plan.run.root}\n"
                     f"Run it first: pea run {identity.stage}, or pea run all"
                 )
 
@@ -221,7 +220,7 @@ def drop(plan: Plan, names: Sequence[str]) -> list[str]:
 
 
 def forget(stage: Stage) -> None:
-    """The records go out of sight first: a crash then leaves work to finish, never a false record."""
+    """Records go out of sight first: a crash then leaves work to finish, not a false record."""
     stage.run.hide_records(stage.name)
     stage.remove_outputs()
     stage.run.remove_hidden(stage.name)

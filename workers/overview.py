@@ -11,7 +11,7 @@ from rich.console import Console
 from pipeline.plan import Plan, Step
 from workers.block import failures
 from workers.progress import progress_line
-from workers.state import State, StageState, state_of
+from workers.state import StageState, State, state_of
 
 COLUMNS = "{:<24}{:<12}{:>14}{:>9}{:>11}{:>16}"
 

@@ -55,7 +55,7 @@ class Contingency(Table):
 
 @njit(cache=True, nogil=True)
 def _pair_counts(here, there, num_there):  # type: ignore[no-untyped-def]
-    """Keys ``here * num_there + there`` and their counts, unsorted; neighbours often share a key."""
+    """Keys ``here * num_there + there`` and their counts, unsorted; often one key many times."""
     capacity = 1 << 12
     keys = np.full(capacity, -1, np.int64)
     counts = np.zeros(capacity, np.uint64)

@@ -43,7 +43,8 @@ class Scores:
         table = table.without_truth(0)
         counts = table.voxels.astype(np.float64)
         if len(counts) == 0:
-            return cls(*[float("nan")] * 6, 0, 0, 0)
+            nan = float("nan")
+            return cls(nan, nan, nan, nan, nan, nan, 0, 0, 0)
         segment = _totals(table.segment, counts)
         truth = _totals(table.truth, counts)
         total = float(counts.sum())

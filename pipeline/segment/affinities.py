@@ -1,8 +1,8 @@
 """Affinities that need no network: from labels, and from boundary or interior probability maps.
 
-An affinity is uint8, ``round(255 * a)``, high inside an object. Channel ``c`` at voxel ``v`` relates
-``v`` and ``v + offsets[c]``. Where the partner lies outside the array the pair is invalid: its value
-is 0 on disk and nobody counts it.
+An affinity is uint8, ``round(255 * a)``, high inside an object. Channel ``c`` at voxel ``v``
+relates ``v`` and ``v + offsets[c]``. Where the partner lies outside the array the pair is invalid:
+its value is 0 on disk and nobody counts it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.geometry import Offsets
 def pair_slices(
     offset: Sequence[int], shape: Sequence[int]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Indices of the voxels ``v`` with a partner in the array, and of the partners ``v + offset``."""
+    """Indices of the voxels ``v`` with a partner in the array, and of the partners."""
     here = tuple(
         slice(max(0, -o), max(0, min(n, n - o))) for o, n in zip(offset, shape, strict=True)
     )

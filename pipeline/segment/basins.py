@@ -57,7 +57,7 @@ class Seams(Table):
     @classmethod
     def none(cls) -> Seams:
         """Of a block without voxels."""
-        return cls(*[np.zeros(0, np.int64)] * 7)
+        return cls(*(np.zeros(0, np.int64) for _ in fields(cls)))
 
 
 def basins(
@@ -98,7 +98,8 @@ def basins(
         height.ravel(), kind.ravel(), steps, np.array(sides), corner, np.array(volume, np.int64)
     )
     labels = label.reshape(sides)[1:-1, 1:-1, 1:-1][inner].astype(np.uint64)
-    return labels, Seams(*faces.T, *plateaus.T, *links.T, np.unique(loose))
+    columns = (*faces.T, *plateaus.T, *links.T, np.unique(loose))
+    return labels, Seams(*columns)
 
 
 def resolve(blocks: Iterable[Seams]) -> Assignment:

@@ -9,7 +9,7 @@ from pipeline.geometry import ZYX, Nm
 
 
 def halved_axes(voxel_size_nm: Nm) -> ZYX:
-    """Factors of the next level: the axes with the finest voxels are halved, until all are alike."""
+    """Factors of the next level: 2 along axes whose voxels are less than twice the finest."""
     finest = min(voxel_size_nm)
     return ZYX(*(2 if size < 2 * finest else 1 for size in voxel_size_nm))
 
@@ -24,7 +24,7 @@ def most_frequent(labels: np.ndarray, factors: ZYX) -> np.ndarray:
     Returns:
         uint64, each side divided by its factor and rounded up.
     """
-    return _most_frequent(labels, factors.z, factors.y, factors.x)
+    return np.asarray(_most_frequent(labels, factors.z, factors.y, factors.x))
 
 
 @njit(cache=True, nogil=True)

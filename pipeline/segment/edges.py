@@ -19,9 +19,9 @@ def region_edges(
 ) -> RegionGraph:
     """Sum the affinities over every contact between two fragments.
 
-    A pair ``(v, v + offset)`` belongs to the block that owns ``v``, so blocks with disjoint ``inner``
-    boxes count each pair once. A partner outside the array does not exist. Sums are integers, and
-    exact.
+    A pair ``(v, v + offset)`` belongs to the block that owns ``v``, so blocks with disjoint
+    ``inner`` boxes count each pair once. A partner outside the array does not exist. Sums are
+    integers, and exact.
 
     Args:
         affinities: uint8 ``(channel, z, y, x)``, high inside an object.

@@ -86,7 +86,7 @@ def boundary(affinities: np.ndarray, origin: tuple[int, ...], per_section: bool)
         count[below] += 1
     # A voxel in no pair at all, in a volume one voxel wide, counts as inside an object.
     total[count == 0], count[count == 0] = 255, 1
-    return np.float32(1) - total.astype(np.float32) / (255 * count).astype(np.float32)
+    return np.asarray(1 - total.astype(np.float32) / (255 * count).astype(np.float32))
 
 
 def heights(affinities: np.ndarray, origin: tuple[int, ...], rule: FragmentRule) -> np.ndarray:
@@ -106,7 +106,7 @@ def heights(affinities: np.ndarray, origin: tuple[int, ...], rule: FragmentRule)
     )
     share = np.float32(rule.wide_share)
     mixed = (np.float32(1) - share) * narrow + share * wide
-    return np.rint(np.clip(mixed, 0, 1) * np.float32(LEVELS)).astype(np.uint16)
+    return np.asarray(np.rint(np.clip(mixed, 0, 1) * np.float32(LEVELS)).astype(np.uint16))
 
 
 def block_fragments(

@@ -18,7 +18,7 @@ from pipeline.volume import Volume, VolumeSpec
 
 @dataclass(frozen=True)
 class DownsampleBlockwise(Stage):
-    """One level of ``segmentation``; its grid counts voxels of that level from the volume's corner."""
+    """One level of ``segmentation``; its grid counts that level's voxels from the corner."""
 
     revision: ClassVar[int] = 1
 

@@ -1,4 +1,4 @@
-"""The region graph, block by block. The first pass that needs global ids also writes the fragments."""
+"""The region graph, block by block. The first pass that needs global ids writes the fragments."""
 
 from __future__ import annotations
 

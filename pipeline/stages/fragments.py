@@ -19,7 +19,7 @@ from pipeline.tables import read_table, write_table
 from pipeline.volume import Volume, VolumeSpec
 
 BYTES_PER_VOXEL = 60
-"""Measured peak per voxel read, in ``benchmarks``: heights in float32, and the watershed's indices."""
+"""Upper bound for each voxel read: heights in float32, and the watershed's indices."""
 
 
 @dataclass(frozen=True)

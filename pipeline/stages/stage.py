@@ -39,7 +39,7 @@ class Stage(ABC):
         +--------+---------------------------------+------+
 
     What ``open`` returns writes only inside ``block.write`` (or the block's own table), may run
-    twice on a block, and depends on nothing but the inputs. A global step is a stage with one block.
+    twice on a block, and depends on nothing but the inputs. A global step has one block.
     """
 
     revision: ClassVar[int]
