@@ -357,8 +357,8 @@ def read_spec(array: zarr.Array[Any], group: Mapping[str, Any], where: Path) -> 
     if neighborhood is not None and attributes.get("neighborhood_anchor", "source") != "source":
         raise MetadataError(
             f"an affinity must be stored at voxel v of its pair (v, v + offset): {where}\n"
-            f"its neighborhood_anchor is {attributes['neighborhood_anchor']!r}; shift it and negate "
-            "the offsets."
+            f"its neighborhood_anchor is {attributes['neighborhood_anchor']!r}\n"
+            "Shift it by one voxel, and negate the offsets."
         )
     return VolumeSpec(
         shape=tuple(array.shape),

@@ -1,7 +1,7 @@
 """The door for data of others: HDF5, TIFF, PNG and Zarr become volumes of this pipeline.
 
-Behind it there is one layout, one order of axes, one unit and a few types, all checked here, so that
-no later stage has to ask what an array means. The command line calls ``ingest``.
+Behind it there is one layout, one order of axes, one unit and a few types, all checked here, so
+that no later stage has to ask what an array means. The command line calls ``ingest``.
 """
 
 from pipeline.ingest.formats import open_source

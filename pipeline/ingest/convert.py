@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.errors import ConfigError, DataError, DtypeError
 from pipeline.geometry import Offsets
 from pipeline.ingest.kinds import Kind
+from pipeline.ingest.sources import Source
 from pipeline.segment.affinities import affinities_from_interior
 
 MAX_ID = 2**64 - 1
@@ -27,8 +28,8 @@ def stored_dtype(kind: Kind, dtype: np.dtype[Any], where: str) -> np.dtype[Any]:
             exact = np.finfo(dtype).nmant + 1
             raise DtypeError(
                 f"labels must be integers, found {dtype}: {where}\n"
-                f"{dtype} holds whole numbers exactly up to 2^{exact} only, above that ids have merged "
-                "already. Export the labels again as uint32 or uint64."
+                f"{dtype} holds whole numbers exactly up to 2^{exact} only, above that ids have "
+                "merged already. Export the labels again as uint32 or uint64."
             )
         return UINT64
     if kind is Kind.MASK:
@@ -67,9 +68,12 @@ class Converter:
     for the affinities between it and the next.
     """
 
-    def __init__(self, kind: Kind, where: str, offsets: Offsets, background: Sequence[int]) -> None:
+    def __init__(
+        self, kind: Kind, source: Source, offsets: Offsets, background: Sequence[int]
+    ) -> None:
         self.kind = kind
-        self.where = where
+        self.where = source.where
+        self._integers = source.dtype.kind in "ui"
         self._offsets = offsets
         self._unseen = set(background)
         self._background = tuple(background)
@@ -101,24 +105,22 @@ class Converter:
 
     def warnings(self) -> list[str]:
         """What looks wrong in the voxels seen so far, although it may be meant."""
-        found = [
-            f"background id {number} does not occur: {self.where}"
-            for number in sorted(self._unseen)
-        ]
-        whole = self.kind is Kind.MASK and self._low > 0
-        if self._low == self._high and not whole:
+        unseen = sorted(self._unseen)
+        found = [f"background id {number} does not occur: {self.where}" for number in unseen]
+        whole_mask = self.kind is Kind.MASK and self._low > 0
+        if self._low == self._high and not whole_mask:
             found.append(f"every voxel has the value {self._low}: {self.where}")
-        elif self._high == 1 and self._low == 0 and self.kind not in (Kind.LABELS, Kind.MASK):
-            found.append(f"found no value but 0 and 1, or between: {self.where}") if False else None
+        elif self._integers and self._high == 1 and self.kind not in (Kind.LABELS, Kind.MASK):
+            found.append(f"all values are 0 or 1, nearly black as {self.kind}: {self.where}")
         return found
 
     def _labels(self, planes: np.ndarray) -> np.ndarray:
         if planes.dtype.kind == "i" and planes.min() < 0:
             negative = planes < 0
             raise DtypeError(
-                f"labels must not be negative, found {planes[negative][0]} in {planes.dtype} at voxel "
-                f"{self._first(negative)}: {self.where}\n"
-                f"Export them as uint64; -1 is then {MAX_ID}, which --background {MAX_ID} maps to 0."
+                f"labels must not be negative, found {planes[negative][0]} in {planes.dtype} at "
+                f"voxel {self._first(negative)}: {self.where}\n"
+                f"Export them as uint64; -1 is then {MAX_ID}: --background {MAX_ID} makes it 0."
             )
         stored = planes.astype(np.uint64)
         for number in self._background:
@@ -151,13 +153,11 @@ class Converter:
         remedy = "Replace them, e.g. by 0, before it is ingested."
         if not bad.any():
             bad, what = (planes < 0) | (planes > 1), "outside"
-            remedy = (
-                "Values from 0 to 255 must be stored as uint8; others must be rescaled or clipped."
-            )
+            remedy = "Store values from 0 to 255 as uint8; rescale or clip others."
         begin, end = self._next, self._next + planes.shape[-3]
         raise DataError(
-            f"floats of {self.kind} must lie in [0, 1]; in planes {begin} to {end} {bad.sum()} voxels are "
-            f"{what}, the first {planes[bad][0]} at {self._first(bad)}: {self.where}\n{remedy}"
+            f"floats of {self.kind} must lie in [0, 1]; in planes {begin} to {end} {bad.sum()} voxels "
+            f"are {what}, the first {planes[bad][0]} at {self._first(bad)}: {self.where}\n{remedy}"
         )
 
     def _first(self, where: np.ndarray) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
     DEST.zarr/                        a Zarr v3 group
         NAME/                         the volume
-        .NAME.partial/                while it is written; a crash leaves this, the next run removes it
+        .NAME.partial/                while it is written; the next run removes what a crash left
             NAME/                     the new volume, renamed to the one above at the end
             .replaced/                the old one, between two renames of --overwrite
 
@@ -26,6 +26,7 @@ from pipeline.errors import ConfigError, ExistsError, FormatError, PipelineError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 METADATA_FILE = "zarr.json"
+ELSEWHERE = "Choose another destination."
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Destination:
 
     @property
     def name(self) -> str:
+        """``NAME``."""
         return self.path.relative_to(self.root).as_posix()
 
     @property
@@ -75,8 +77,8 @@ def check_destination(destination: Destination, source: Path, overwrite: bool) -
     here, there = destination.path.resolve(), source.resolve()
     if here.is_relative_to(there) or there.is_relative_to(here):
         raise ExistsError(
-            f"source and destination must be apart, one lies in the other:\n{source}\n{destination.path}\n"
-            "Choose another destination."
+            "source and destination must be apart, one lies in the other:\n"
+            f"{source}\n{destination.path}\n{ELSEWHERE}"
         )
     for folder in destination.groups:
         _check_group(folder)
@@ -86,20 +88,24 @@ def check_destination(destination: Destination, source: Path, overwrite: bool) -
     if not path.exists():
         return
     if not overwrite:
-        raise ExistsError(f"there is already something at {path}\nChoose another name, or --overwrite it.")
+        raise ExistsError(
+            f"there is already something at {path}\nChoose another name, or --overwrite it."
+        )
     node = _node(path)
     if node.get("node_type") != "array" and "ome" not in node.get("attributes", {}):
-        raise ExistsError(f"--overwrite replaces a volume, this is not one: {path}\nRemove it yourself.")
+        raise ExistsError(
+            f"--overwrite replaces a volume, this is not one: {path}\nRemove it yourself."
+        )
 
 
 def _check_group(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise FormatError(f"{folder} must be a folder, it is a file\nChoose another destination.")
+        raise FormatError(f"{folder} must be a folder, it is a file\n{ELSEWHERE}")
     if (folder / ".zgroup").exists() or (folder / ".zarray").exists():
-        raise FormatError(f"{folder} must be a Zarr v3 group, it is Zarr v2\nChoose another destination.")
+        raise FormatError(f"{folder} must be a Zarr v3 group, it is Zarr v2\n{ELSEWHERE}")
     node = _node(folder)
     if node.get("node_type", "group") != "group" or "ome" in node.get("attributes", {}):
-        raise ExistsError(f"a volume cannot lie inside another: {folder}\nChoose another destination.")
+        raise ExistsError(f"a volume cannot lie inside another: {folder}\n{ELSEWHERE}")
 
 
 def _node(folder: Path) -> dict[str, Any]:
@@ -126,8 +132,8 @@ def check_space(destination: Destination, num_bytes: int, basis: str) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise PipelineError(
-            f"the volume needs about {num_bytes / 1e9:.3g} GB ({basis}), {free / 1e9:.3g} GB are free: "
-            f"{destination.path}\nMake room, or choose a destination on another disk."
+            f"the volume needs about {num_bytes / 1e9:.3g} GB ({basis}), {free / 1e9:.3g} GB are "
+            f"free: {destination.path}\nMake room, or choose a destination on another disk."
         )
 
 
@@ -140,7 +146,7 @@ def published(destination: Destination) -> Iterator[Path]:
     path = destination.path
     partial = path.with_name(f".{path.name}.partial")
     _clear(partial, path)
-    made = [folder for folder in (*partial.parents,) if not folder.exists()]
+    made = [folder for folder in partial.parents if not folder.exists()]
     partial.mkdir(parents=True)
     try:
         yield partial / path.name

@@ -1,11 +1,13 @@
-"""A folder of single images: PNG or one-page TIFF files, one plane each, in the order of their numbers."""
+"""A folder of single images, PNG or one-page TIFF: a plane each, in the order of their numbers."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,7 +17,7 @@ from pipeline.ingest import tiff
 from pipeline.ingest.sources import Place, Source, reading
 
 SUFFIXES = (".png", ".tif", ".tiff")
-PNG_TYPES = {"L": np.dtype(np.uint8), "I;16": np.dtype(np.uint16)}
+PNG_TYPES: dict[str, np.dtype[Any]] = {"L": np.dtype(np.uint8), "I;16": np.dtype(np.uint16)}
 MAX_SHOWN = 5
 
 
@@ -35,8 +37,8 @@ def folder_source(folder: Path) -> Iterator[Source]:
     kinds = {file.suffix.lower()[:4] for file in files}
     if len(kinds) != 1:
         raise FormatError(
-            f"a folder must hold PNG or TIFF images, either and not both, found {len(files)} images "
-            f"of {sorted(kinds) or 'no kind'}: {folder}"
+            f"a folder must hold PNG or TIFF images and not both, found {len(files)} images "
+            f"{sorted(kinds)}: {folder}\nGive the folder that holds the planes alone."
         )
     files.sort(key=lambda file: (natural(file.name), file.name))
     shape, dtype = _header(files[0])
@@ -80,8 +82,7 @@ def gaps(names: list[str], folder: Path) -> tuple[str, ...]:
     numbers = sorted(number for number in varying[0] if isinstance(number, int))
     if not numbers or numbers[-1] - numbers[0] + 1 == len(numbers):
         return ()
-    pairs = zip(numbers, numbers[1:], strict=False)
-    breaks = [f"{a} to {b}" for a, b in pairs if b - a > 1]
+    breaks = [f"{a} to {b}" for a, b in itertools.pairwise(numbers) if b - a > 1]
     shown = ", ".join(breaks[:MAX_SHOWN]) + (", ..." if len(breaks) > MAX_SHOWN else "")
     return (
         f"the images of {folder} skip numbers: {shown}; planes are stacked as if none were missing",
@@ -107,8 +108,8 @@ def _png_header(file: Path) -> tiff.Header:
     except FormatError as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):
             raise FormatError(
-                f"a PNG image may have up to {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels, Pillow's guard "
-                f"against decompression bombs: {file}\nSave planes as large as this in TIFF."
+                f"a PNG image may have up to {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels, found more "
+                f"(a decompression bomb, to Pillow): {file}\nSave planes as large as this in TIFF."
             ) from error
         raise
     if mode not in PNG_TYPES:

@@ -50,7 +50,8 @@ def inferred_kind(source: Source, destination: str) -> tuple[Kind, str]:
     """The kind of a source, and the reason for it, for the user to check.
 
     Four axes are affinities. Then names tell, the data set's before the file's before the
-    destination's. Then the type: bool is a mask, integers wider than 16 bits are labels, others raw.
+    destination's. Then the type: bool is a mask, integers wider than 16 bits are labels, others
+    raw.
 
     Raises:
         ConfigError: floats without a telling name.

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.errors import MetadataError
 from pipeline.geometry import Nm, checked_voxel_size
 from pipeline.ingest.sources import Place
-from pipeline.volume import AXES
+from pipeline.ngff import AXES
 
 NM_PER_UNIT = {
     **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), Decimal(1)),
@@ -51,7 +51,7 @@ def in_nm(values: object, units: object, what: str) -> Nm:
         ) from None
     except (KeyError, ValueError):
         raise MetadataError(
-            f"lengths must be in nm, um or angstrom, one unit for each axis; found {names}: {what}\n"
+            f"lengths must be in nm, um or angstrom, a unit for each axis; found {names}: {what}\n"
             "Give them in nm: --voxel-size Z,Y,X and, if not zero, --offset Z,Y,X."
         ) from None
 
@@ -74,7 +74,8 @@ def place_from_attributes(attributes: Mapping[str, Any], where: object) -> Place
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{key} {value}" for key, value in sizes.items())
         raise MetadataError(
-            f"voxel sizes contradict each other: {shown} nm: {where}\nGive --voxel-size Z,Y,X in nm."
+            f"voxel sizes contradict each other: {shown} nm: {where}\n"
+            "Give --voxel-size Z,Y,X in nm."
         )
     offset = (
         in_nm(attributes["offset"], units, f"offset of {where}") if "offset" in attributes else None

@@ -15,7 +15,7 @@ from pipeline.errors import DtypeError, FormatError, PipelineError, ShapeError
 from pipeline.geometry import Nm
 
 MAX_PLANE_BYTES = 2**40
-"""More in one plane, page or chunk is a damaged or hostile header; refused before memory is asked."""
+"""More in one plane, page or chunk is a damaged or hostile header, refused before allocation."""
 
 
 class Place(NamedTuple):
@@ -93,7 +93,7 @@ def check_plane(shape: tuple[int, ...], dtype: np.dtype[Any], where: object) -> 
     size = math.prod(shape) * dtype.itemsize
     if size > MAX_PLANE_BYTES:
         raise FormatError(
-            f"a plane or chunk may have up to 2^40 bytes, {where} declares {shape} {dtype}, {size} bytes\n"
+            f"a plane or chunk may have up to 2^40 bytes, found {shape} {dtype}, {size} bytes: {where}\n"
             "The file is damaged; export it again."
         )
 

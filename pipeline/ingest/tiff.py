@@ -1,12 +1,13 @@
 """TIFF: the grey pages of one file as planes, read one at a time.
 
 Only the chain of pages counts. The series that tifffile assembles for microscope formats are left
-alone, since they may open other files that the metadata name. ImageJ writes stacks above 4 GB as one
-page followed by the rest of the voxels; that is read too.
+alone, since they may open other files that the metadata name. ImageJ writes stacks above 4 GB as
+one page followed by the rest of the voxels; that is read too.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from tifffile import TiffFile, TiffPage, shaped_description_metadata
+from tifffile import TiffFile, TiffPage
 
 from pipeline.errors import DtypeError, FormatError, MetadataError, ShapeError
 from pipeline.ingest.lengths import in_nm
@@ -31,7 +32,7 @@ def tiff_source(path: Path) -> Iterator[Source]:
     """All pages of a TIFF file, as ``(z, y, x)``.
 
     Raises:
-        FormatError: not TIFF, cut short, RGB, or an ImageJ or OME hyperstack with channels or times.
+        FormatError: not TIFF, cut short, RGB, or a hyperstack with channels or times.
         ShapeError: a single page, or pages of different sizes.
     """
     with opened(path) as tiff:
@@ -44,7 +45,8 @@ def tiff_source(path: Path) -> Iterator[Source]:
             header = page_header(tiff, index, path)
             if header != (shape, dtype):
                 raise ShapeError(
-                    f"pages must be alike: page 0 has {shape} {dtype}, page {index} {header}: {path}"
+                    f"pages must be alike: page 0 has {shape} {dtype}, page {index} has {header[0]} "
+                    f"{header[1]}: {path}\nExport the stack without previews and other images."
                 )
         first = tiff.pages.first
         begin_of_voxels = first.dataoffsets[0]
@@ -91,16 +93,16 @@ def page_header(tiff: TiffFile, index: int, path: Path) -> Header:
         end = max(o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True))
     if page.axes != "YX":
         raise FormatError(
-            f"a page must be one grey plane, page {index} has axes {page.axes}, shape {page.shape}: {path}\n"
-            "Export it without colour (in ImageJ: Image > Type > 8-bit)."
+            f"a page must be one grey plane, found axes {page.axes}, shape {page.shape}: "
+            f"{path}, page {index}\nExport it without colour (in ImageJ: Image > Type > 8-bit)."
         )
     if page.dtype is None:
         raise DtypeError(f"page {index} has no type of voxel that NumPy knows: {path}")
     check_plane(page.shape, page.dtype, f"{path}, page {index},")
     if end > tiff.filehandle.size:
         raise FormatError(
-            f"page {index} must end inside the file, it ends at byte {end} of {tiff.filehandle.size}: "
-            f"{path}\nThe file is cut short; copy it again."
+            f"page {index} must end inside the file, it ends at byte {end} of "
+            f"{tiff.filehandle.size}: {path}\nThe file is cut short; copy it again."
         )
     return page.shape, page.dtype
 
@@ -120,12 +122,14 @@ def _num_planes(tiff: TiffFile, path: Path) -> int:
         )
     if imagej or pixels:
         return int(imagej.get("images", max(slices, times)))
-    shaped = tiff.pages.first.shaped_description  # written by tifffile; the shape of a whole array
-    leading = shaped_description_metadata(shaped)["shape"][:-2] if shaped else ()
+    # What tifffile writes into the first page: the shape of the whole array.
+    description = tiff.pages.first.description
+    shape = json.loads(description)["shape"] if description.startswith('{"shape":') else []
+    leading = shape[:-2]
     if sum(side > 1 for side in leading) > 1:
         raise FormatError(
-            f"a TIFF stack must have axes z, y, x, it was written with {len(leading)} axes before y, x: "
-            f"{path}\nAffinities come from HDF5 or Zarr."
+            f"a TIFF stack must have axes z, y, x, found shape {shape}: {path}\n"
+            "Give affinities as HDF5 or Zarr."
         )
     return math.prod(leading) if leading else len(tiff.pages)
 
@@ -145,8 +149,8 @@ def _check_end(tiff: TiffFile, path: Path, num_planes: int, num_pages: int) -> N
         if following == 0:
             return
     raise FormatError(
-        f"all planes must be in the file: it tells of {num_planes} or more, {num_pages} whole pages are "
-        f"there: {path}\nIf it was cut short before page {num_pages}, copy it again; else export it again."
+        f"all planes must be in the file: it tells of {num_planes} or more, {num_pages} whole pages "
+        f"are there: {path}\nIt may be cut short before page {num_pages}; copy or export it again."
     )
 
 

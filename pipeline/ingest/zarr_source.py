@@ -18,7 +18,8 @@ from pipeline.errors import ConfigError, MetadataError
 from pipeline.geometry import Nm, checked_voxel_size
 from pipeline.ingest.lengths import check_axes, in_nm, place_from_attributes
 from pipeline.ingest.sources import Place, Source, check_plane, reading, zarr_parts
-from pipeline.volume import AXES, level_names, level_place, open_array
+from pipeline.ngff import AXES, first_multiscale, level_names, level_place
+from pipeline.volume import open_array
 
 METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 
@@ -45,19 +46,20 @@ def zarr_source(path: Path, dataset: str | None) -> Iterator[Source]:
         raise ConfigError(f"--dataset must be a path inside {path}, found {dataset}")
     target = path / inner
     location, array, group = open_array(target, 0, "r")
-    where = str(location)
+    where = location.as_posix()
     with reading(where):
         group = group or _group_above(location)
-        attributes = dict(array.attrs)
-        names = [str(name).lower() for name in array.metadata.dimension_names or ()]  # type: ignore[union-attr]
+        attributes: dict[str, Any] = dict(array.attrs)
+        dimensions = getattr(array.metadata, "dimension_names", None) or ()  # of Zarr v3
+        names = [str(name).lower() for name in dimensions]
     check_plane(array.chunks, array.dtype, where)
     check_axes(attributes.get("axis_names", []), where)
     if set(AXES) <= set(names):
         check_axes(names, where)
-    level = next((name for name in level_names(group) if location.match(f"*/{name}")), None)
+    level = next((name for name in level_names(group) if where.endswith(f"/{name}")), None)
     if level is not None:
         check_axes(
-            [_axis(axis).get("name", "") for axis in _multiscale(group).get("axes", [])], where
+            [_axis(axis).get("name", "") for axis in first_multiscale(group).get("axes", [])], where
         )
 
     def place() -> Place:
@@ -86,17 +88,13 @@ def _group_above(location: Path) -> dict[str, Any]:
     return dict(zarr.open_group(parent, mode="r").attrs)
 
 
-def _multiscale(group: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(group.get("ome", group)["multiscales"][0])
-
-
 def _axis(axis: object) -> dict[str, Any]:
     """Of an axis in NGFF 0.4 or 0.5, its object; of one in 0.3, which is only a name, the same."""
     return axis if isinstance(axis, dict) else {"name": str(axis)}
 
 
 def _ome_place(group: Mapping[str, Any], level: str, where: str) -> Place:
-    multiscale = _multiscale(group)
+    multiscale = first_multiscale(group)
     try:
         size, offset = level_place(group, level)
         for transform in multiscale.get("coordinateTransformations", []):
