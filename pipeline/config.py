@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,8 +25,10 @@ from pydantic import (
 from pipeline.errors import ConfigError, NotFoundError, PipelineError
 from pipeline.geometry import ZYX, Nm, Offsets
 
-MAX_YAML_BYTES = 1_000_000
-MAX_YAML_ALIASES = 100
+MAX_YAML_BYTES = 100_000
+MAX_YAML_ALIASES = 20
+MAX_SIDE_VX = 1_000_000
+MAX_COUNT = 1_000_000_000
 
 
 def _nm(value: object) -> Nm:
@@ -42,8 +45,8 @@ def _zyx(value: object) -> ZYX:
 
 
 def _positive(value: ZYX) -> ZYX:
-    if min(value) < 1:
-        raise ValueError(f"must be positive, found {list(value)}")
+    if min(value) < 1 or max(value) > MAX_SIDE_VX:
+        raise ValueError(f"must be 1 to {MAX_SIDE_VX}, found {list(value)}")
     return value
 
 
@@ -143,7 +146,7 @@ class Agglomerate(Section):
     method: Literal["mean_affinity"] = "mean_affinity"
     threshold: Threshold = 0.5
     """Merge while 1 - affinity is below this. Higher merges more, as in waterz."""
-    dust_vx: Annotated[int, Field(ge=0)] = 0
+    dust_vx: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
     """Segments with fewer voxels become background."""
 
 
@@ -169,11 +172,11 @@ class Workers(Section):
     block_vx: Sides = ZYX(64, 256, 256)
     memory_gb: Annotated[float, Field(gt=0)] = 8.0
     """What one worker may use; a stage that needs more is refused before it starts."""
-    timeout_s: Annotated[float, Field(gt=0)] = 3600.0
+    timeout_s: Annotated[float, Field(gt=0, le=MAX_COUNT)] = 3600.0
     """A block that takes longer is taken from its worker, which is killed."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a failed block is tried again."""
-    max_restarts: Annotated[int, Field(ge=0)] = 10
+    max_restarts: Annotated[int, Field(ge=0, le=10_000)] = 10
     """How many workers may die before the stage is given up."""
 
 
@@ -198,7 +201,17 @@ class Settings(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without duplicate keys."""
+    """Safe YAML without duplicate keys, and with few aliases: nested ones multiply."""
+
+    aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.aliases += self.check_event(yaml.AliasEvent)
+        if self.aliases > MAX_YAML_ALIASES:
+            raise yaml.composer.ComposerError(
+                None, None, f"more than {MAX_YAML_ALIASES} aliases", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()
@@ -218,18 +231,28 @@ def load_yaml(text: str, where: object) -> dict[str, Any]:
     Raises:
         ConfigError: not YAML, not a mapping, a key twice, a tag that makes objects, many aliases.
     """
-    if (
-        len(text) > MAX_YAML_BYTES
-        or len(re.findall(r"(?:^|[\s\[,:-])\*\w", text)) > MAX_YAML_ALIASES
-    ):
-        raise ConfigError(f"{where} is too large or has too many aliases for a run file")
-    try:
-        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
-        raise ConfigError(f"{where} is not readable YAML: {' '.join(str(error).split())}") from None
+    value = load_value(text, where)
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ConfigError(f"{where} must hold a mapping with the keys run and machine")
     return value
+
+
+def load_value(text: str, where: object) -> Any:
+    """Whatever a piece of YAML says.
+
+    Raises:
+        ConfigError: not YAML, a key twice, a tag that makes objects, or too much of it.
+    """
+    if len(text) > MAX_YAML_BYTES:
+        raise ConfigError(
+            f"a run file has at most {MAX_YAML_BYTES} characters, found {len(text)}: {where}"
+        )
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except RecursionError:
+        raise ConfigError(f"{where} is not readable YAML: nested too deeply") from None
+    except (yaml.YAMLError, TypeError, ValueError, LookupError) as error:
+        raise ConfigError(f"{where} is not readable YAML: {' '.join(str(error).split())}") from None
 
 
 def load_settings(
@@ -274,9 +297,9 @@ def _sentence(problem: Any) -> str:
         return "no such key"
     if problem["type"] == "missing":
         return "must be given"
-    found = problem.get("input")
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    return message if "found" in message else f"{message}, found {found!r}"
+    found = reprlib.repr(problem.get("input"))
+    message = " ".join(str(problem["msg"]).removeprefix("Value error, ").split())
+    return message if "found" in message else f"{message}, found {found}"
 
 
 def _text(path: Path) -> str:
@@ -296,12 +319,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(
             f"a change must read run.KEY=VALUE or machine.KEY=VALUE, found {override!r}"
         )
-    try:
-        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"{override!r}: the value is not YAML: {' '.join(str(error).split())}"
-        ) from None
+    value = load_value(text, repr(override))
     node = tree
     for part in parts[:-1]:
         if not isinstance(node.setdefault(part, {}), dict):

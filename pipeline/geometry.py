@@ -51,14 +51,17 @@ class Nm(NamedTuple):
         """Exact lengths from numbers or text; a float is taken as the decimal it prints as.
 
         Raises:
-            MetadataError: not three finite numbers.
+            MetadataError: not three finite numbers that are 0 or between a fm and 1000 km.
         """
         try:
-            lengths = [Decimal(str(value)) for value in values]
-        except ArithmeticError:
+            lengths = [] if isinstance(values, str) else [Decimal(str(value)) for value in values]
+        except (ArithmeticError, TypeError):
             lengths = []
         if len(lengths) != 3 or not all(length.is_finite() for length in lengths):
             raise MetadataError(f"lengths in nm must be three numbers z, y, x; found {values!r}")
+        # Beyond that, quotients would not be exact in the 28 digits of a Decimal.
+        if any(length and not -7 < length.adjusted() < 16 for length in lengths):
+            raise MetadataError(f"lengths in nm must be 1e-6 to 1e15 or 0, found {values!r}")
         return cls(*lengths)
 
     def numbers(self) -> list[int | float]:
@@ -150,9 +153,13 @@ class Offsets:
         Raises:
             ConfigError: not triples of whole numbers.
         """
-        rows = [list(vector) for vector in vectors]
-        if any(len(row) != 3 or any(value != int(value) for value in row) for row in rows):
-            raise ConfigError(f"an offset must be three whole numbers z, y, x; found {rows}")
+        try:
+            given = [list(vector) for vector in vectors]
+            rows = [[int(value) for value in row] for row in given]
+        except (TypeError, ValueError, OverflowError):
+            given, rows = [], [[0]]
+        if rows != given or any(len(row) != 3 for row in rows):
+            raise ConfigError(f"an offset must be three whole numbers z, y, x; found {vectors!r}")
         return cls(tuple(ZYX.of(row) for row in rows))
 
     def __len__(self) -> int:

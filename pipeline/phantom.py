@@ -245,8 +245,8 @@ def _appearance(scene, p, who, other, depth, flag, mito):  # type: ignore[no-unt
         wide *= 2.0 if hashed(h, 1, 0, 0) < hashed(hashed(key, 1, 0, 0) ^ other, 1, 0, 0) else 1.3
     wall = max(0.0, 1.0 - (depth / wide) ** 2)
     tone += (66.0 - tone) * wall
-    seen = 0.1 + 0.9 * _smooth((_noise(hashed(key, 8, 0, 0), p0, p1, p2, 200.0) - 0.22) * 8)
-    return tone, max(evidence, seen * wall)
+    seen = 0.3 + 0.7 * _smooth((_noise(hashed(key, 8, 0, 0), p0, p1, p2, 200.0) - 0.1) * 8)
+    return tone, max(evidence, 1.3 * seen * wall)
 
 
 @njit(cache=True, nogil=True)
@@ -428,7 +428,7 @@ class Phantom:
             for z, plane in enumerate(image):
                 luck = unit(np.uint64(hashed(np.uint64(self.seed % 2**64), first[0] + z, 3, 1)))
                 plane *= np.float32(1 + 0.12 * self.noise * (luck - 0.5))
-        amount = self.noise * (17.0 if kind == "raw" else 0.3)
+        amount = self.noise * (17.0 if kind == "raw" else 0.2)
         key = np.uint64(hashed(np.uint64(self.seed % 2**64), 4, 1 if kind == "raw" else 2, 0))
         _add_grain(image, key, np.array(first), amount, kind == "raw")
         smooth: Image = gaussian_filter(image, sigmas, truncate=4.0)

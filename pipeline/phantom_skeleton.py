@@ -256,7 +256,7 @@ def _origin(key, tier, obstacles, first, last, axis):  # type: ignore[no-untyped
         return obstacles.owner[which]
     if last[axis] - first[axis] < 2:
         return np.uint64(0)
-    # Injective within 2**18 sites of the origin, 34 mm at the default spacing, and below 2**61.
+    # Injective within 2**18 sites of the origin, 29 mm at the default spacing, and below 2**61.
     packed = np.uint64(1 + tier.level * 3 + axis)
     for m in range(3):
         packed = (packed << np.uint64(19)) | (np.uint64(first[m]) & np.uint64(0x7FFFF))

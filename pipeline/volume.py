@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from zarr.errors import BaseZarrError
 
 from pipeline.errors import (
     DataError,
+    DtypeError,
     ExistsError,
     FormatError,
     LayoutError,
     MetadataError,
     NotFoundError,
+    PipelineError,
     RoiError,
     ShapeError,
 )
@@ -143,15 +145,19 @@ class Volume:
             ExistsError: something is already there.
         """
         target = path / level
-        if target.exists():
+        if target.exists() and not is_unfinished(target):
             raise ExistsError(
                 f"there is already an array at {target}\nRemove it, or choose another name."
             )
         channel = spec.channels is not None
         shard, chunk = spec.shard_vx, chunk_of(spec.shard_vx)
         if path.parent.suffix == ".zarr":
-            zarr.open_group(path.parent, mode="a", zarr_format=3)
-        group = zarr.open_group(path, mode="a", zarr_format=3)
+            open_group(path.parent)
+        group = open_group(path)
+        # The group first: a crash in between leaves a level to make, and not one without a name.
+        levels = {name: level_place(group.attrs, name) for name in level_names(group.attrs)}
+        levels[level] = (spec.voxel_size_nm, spec.offset_nm)
+        group.attrs["ome"] = multiscales(path.name, channel, levels)
         array = zarr.create_array(
             target,
             shape=spec.shape,
@@ -164,9 +170,6 @@ class Volume:
             attributes={**spec.attributes(), **(attributes or {})},
             config={"write_empty_chunks": True, "read_missing_chunks": False},
         )
-        levels = {name: level_place(group.attrs, name) for name in level_names(group.attrs)}
-        levels[level] = (spec.voxel_size_nm, spec.offset_nm)
-        group.attrs["ome"] = multiscales(path.name, channel, levels)
         return cls(target, array, spec)
 
     @classmethod
@@ -174,12 +177,24 @@ class Volume:
         """Open an array, or a level of a multiscale group, of Zarr v2 or v3.
 
         Raises:
-            NotFoundError: nothing there; FormatError: not a readable array; MetadataError: no voxel
-            size, or one that contradicts itself; ShapeError: not three or four axes.
+            NotFoundError: nothing there; FormatError: not a readable array; DtypeError: not of
+            numbers; MetadataError: no voxel size, or one that contradicts itself; ShapeError: not
+            three or four axes.
         """
-        where, array, group = open_array(path, level, "r+" if writable else "r")
-        array = array.with_config({"write_empty_chunks": True, "read_missing_chunks": False})
-        return cls(where, array, read_spec(array, group, path))
+        try:
+            where, array, group = open_array(path, level, "r+" if writable else "r")
+            refuse_objects(array, path)
+            array = array.with_config({"write_empty_chunks": True, "read_missing_chunks": False})
+            return cls(where, array, read_spec(array, group, path))
+        except PipelineError as error:
+            if str(path) in str(error):
+                raise
+            raise type(error)(f"{error}\nin {path}") from None
+        except (LookupError, TypeError, ValueError, AttributeError, StopIteration) as error:
+            raise MetadataError(
+                f"{path} has metadata that are not those of a volume: {first_line(error)}\n"
+                "Mend its attributes, or ingest it: pea ingest SOURCE DEST"
+            ) from error
 
     @staticmethod
     def remove(level: Path) -> None:
@@ -188,7 +203,7 @@ class Volume:
         if not (level.parent / "zarr.json").exists():
             return
         group = zarr.open_group(level.parent, mode="r+")
-        channel = len(first_multiscale(group.attrs)["axes"]) == 4
+        channel = len(first_multiscale(group.attrs).get("axes", [])) == 4
         left = {
             name: level_place(group.attrs, name)
             for name in level_names(group.attrs)
@@ -288,7 +303,11 @@ class Volume:
 
 def open_array(path: Path, level: int, mode: Any) -> tuple[Path, zarr.Array[Any], dict[str, Any]]:
     """The array at a path or in its multiscale group: its path, itself, the group's attributes."""
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:
+        raise NotFoundError(f"no volume at {path}: {first_line(error)}") from None
+    if not there:
         raise NotFoundError(f"no volume at {path}{suggestion(path)}")
     try:
         node = zarr.open(path, mode=mode)
@@ -307,6 +326,8 @@ def open_array(path: Path, level: int, mode: Any) -> tuple[Path, zarr.Array[Any]
         )
     if level >= len(names):
         raise NotFoundError(f"{path} has levels {names}, not {level}")
+    if Path(names[level]).is_absolute() or ".." in Path(names[level]).parts:
+        raise FormatError(f"a level must lie inside its group, found {names[level]!r}: {path}")
     try:
         array = node[names[level]]
     except KeyError:
@@ -314,6 +335,45 @@ def open_array(path: Path, level: int, mode: Any) -> tuple[Path, zarr.Array[Any]
     if not isinstance(array, zarr.Array):
         raise FormatError(f"{path}/{names[level]} is not an array")
     return path / names[level], array, attributes
+
+
+def open_group(path: Path) -> zarr.Group:
+    """A group, made if there is nothing.
+
+    Raises:
+        ExistsError: there is something else.
+    """
+    try:
+        return zarr.open_group(path, mode="a", zarr_format=3)
+    except (BaseZarrError, FileExistsError, NotADirectoryError, ValueError, TypeError) as error:
+        raise ExistsError(
+            f"a group of volumes must lie at {path}, found something else: {first_line(error)}\n"
+            "Move it away, or choose another name."
+        ) from error
+
+
+def is_unfinished(target: Path) -> bool:
+    """Whether a crash left nothing of an array but its folder."""
+    return target.is_dir() and all(entry.suffix == ".partial" for entry in target.iterdir())
+
+
+def refuse_objects(array: zarr.Array[Any], where: Path) -> None:
+    """Raise unless an array holds plain numbers: others may run code when they are read."""
+    kind = np.dtype(array.dtype).kind
+    coded = [*(getattr(array.metadata, "filters", None) or ()), *array.compressors]
+    if kind not in "buif" or any(getattr(c, "codec_id", "") == "pickle" for c in coded):
+        what = array.dtype if kind not in "buif" else f"pickled {array.dtype}"
+        raise DtypeError(f"an array must hold integers or floats, found {what}: {where}")
+
+
+def refuse_other_order(names: Sequence[object], source: str, where: Path) -> None:
+    """Raise if the last three axes have the names z, y, x in another order."""
+    last = [str(name).rstrip("^").lower() for name in names][-3:]
+    if sorted(last) == sorted(AXES) and last != list(AXES):
+        raise MetadataError(
+            f"axes must end in z, y, x; {source} says {', '.join(last)}: {where}\n"
+            "Transpose it, or ingest it: pea ingest SOURCE DEST"
+        )
 
 
 def read_spec(array: zarr.Array[Any], group: Mapping[str, Any], where: Path) -> VolumeSpec:
@@ -326,6 +386,12 @@ def read_spec(array: zarr.Array[Any], group: Mapping[str, Any], where: Path) -> 
     names = [str(name).rstrip("^") for name in attributes.get("axis_names", [])]
     if names and names[-3:] != list(AXES):
         raise MetadataError(f"axes must end in z, y, x; axis_names says {names}: {where}")
+    refuse_other_order(
+        getattr(array.metadata, "dimension_names", None) or (), "dimension_names", where
+    )
+    refuse_other_order(
+        [axis.get("name") for axis in first_multiscale(group).get("axes", [])], "multiscales", where
+    )
     units = attributes.get("units", [])
     if any(unit not in (*NANOMETRE, "") for unit in ([units] if isinstance(units, str) else units)):
         raise MetadataError(

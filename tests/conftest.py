@@ -30,7 +30,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     finally:
         # Hypothesis counts what passed, and leaves its sentences on the item.
         phases = getattr(item, "hypothesis_statistics", "")
-        passed = sum(int(n) for n in re.findall(r"(\d+) passing examples", phases))
+        passed = sum(int(n) for n in re.findall(r"(\d+) passing", phases))
         if phases:
             item.config.stash[EXAMPLES][item.nodeid] = passed
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import product
 
 import numpy as np
@@ -194,46 +193,71 @@ def sizes(fragments: np.ndarray) -> dict[int, int]:
     return dict(sorted(counts.items()))
 
 
-def score_of(mean: Fraction) -> float:
-    """The score of a contact: 1 - mean affinity, in double precision."""
-    return 1.0 - float(mean) / 255.0
+@dataclass(frozen=True)
+class Between:
+    """What joins two regions while they are merged."""
+
+    edge: Edge
+    """The smallest edge of the graph in it."""
+    total: float
+    """An exact int for uint8 affinities."""
+    count: int
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
+
+    @property
+    def score(self) -> float:
+        return 1.0 - self.mean / 255.0
 
 
-def merges(
-    edges: Mapping[Edge, Contact],
-) -> tuple[list[Merge], Fraction | None]:
+def merges(edges: Mapping[Edge, tuple[float, int]]) -> tuple[list[Merge], float]:
     """Mean-affinity agglomeration by looking at every contact before every merge.
 
+    Args:
+        edges: sum and count of the direct affinities; those without any do not count.
+
     Returns:
-        The merges in order, and the smallest gap between the best mean affinity and the second
-        best one that any step saw; None if no step had two contacts.
+        The merges in order; and the smallest lead, in steps of an affinity, that the best contact
+        ever had over the second best one: 0 if two were ever tied, infinite without a choice.
     """
-    # Of each pair of regions: the sum, the count, and the smallest edge of the graph in it.
-    contacts: dict[frozenset[int], tuple[Fraction, int, Edge]] = {
-        frozenset(edge): (Fraction(c.direct_sum), c.direct_count, edge)
-        for edge, c in edges.items()
-        if c.direct_count
+    contacts = {
+        frozenset(edge): Between(edge, total, count)
+        for edge, (total, count) in edges.items()
+        if count
     }
+    scores = {pair: (contact.score, contact.edge) for pair, contact in contacts.items()}
     done: list[Merge] = []
-    narrowest: Fraction | None = None
+    lead = float("inf")
     while contacts:
-        means = {pair: total / count for pair, (total, count, _) in contacts.items()}
-        pair = min(contacts, key=lambda p: (score_of(means[p]), contacts[p][2]))
-        others = [mean for other, mean in means.items() if other != pair]
-        if others:
-            gap = means[pair] - max(others)
-            narrowest = gap if narrowest is None else min(narrowest, gap)
+        pair = min(scores, key=scores.__getitem__)
+        score, _ = scores.pop(pair)
+        best = contacts.pop(pair)
+        if scores:
+            second = contacts[min(scores, key=scores.__getitem__)]
+            lead = min(lead, best.mean - second.mean)
         keep, gone = sorted(pair)
-        done.append(Merge(keep, gone, score_of(means[pair])))
-        joined: dict[frozenset[int], tuple[Fraction, int, Edge]] = {}
-        for other, (total, count, edge) in contacts.items():
-            if other == pair:
-                continue
-            renamed = frozenset(keep if region == gone else region for region in other)
-            before = joined.get(renamed, (Fraction(0), 0, edge))
-            joined[renamed] = (before[0] + total, before[1] + count, min(before[2], edge))
-        contacts = joined
-    return done, narrowest
+        done.append(Merge(keep, gone, score))
+        for moved in [other for other in contacts if gone in other]:
+            contact = contacts.pop(moved)
+            del scores[moved]
+            renamed = frozenset({keep} | (moved - {gone}))
+            if renamed in contacts:
+                there = contacts[renamed]
+                contact = Between(
+                    min(there.edge, contact.edge),
+                    there.total + contact.total,
+                    there.count + contact.count,
+                )
+            contacts[renamed] = contact
+            scores[renamed] = (contact.score, contact.edge)
+    return done, lead
+
+
+def direct(edges: Mapping[Edge, Contact]) -> dict[Edge, tuple[float, int]]:
+    """The columns of a region graph that agglomeration looks at."""
+    return {edge: (c.direct_sum, c.direct_count) for edge, c in edges.items()}
 
 
 def cut(

@@ -209,12 +209,17 @@ def drop(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where to put it.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Another seed is another tissue.")] = 1,
+    shape: Annotated[str, typer.Option(metavar="Z,Y,X", help="In voxels of 10 nm.")] = "64,320,320",
+    seed: Annotated[int, typer.Option(min=0, help="Another seed is another tissue.")] = 1,
 ) -> None:
     """Segment and score a piece of synthetic neuropil, and draw it."""
+    from pipeline.geometry import ZYX
     from workers.demo import demo as show
 
-    show(folder, seed, console)
+    sides = shape.split(",")
+    if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise ConfigError(f"--shape must be three positive numbers Z,Y,X, found {shape!r}")
+    show(folder, ZYX.of(int(side) for side in sides), seed, console)
 
 
 def score_line(scores: dict[str, float]) -> str:

@@ -156,8 +156,9 @@ class Converter:
             remedy = "Store values from 0 to 255 as uint8; rescale or clip others."
         begin, end = self._next, self._next + planes.shape[-3]
         raise DataError(
-            f"floats of {self.kind} must lie in [0, 1]; in planes {begin} to {end} {bad.sum()} voxels "
-            f"are {what}, the first {planes[bad][0]} at {self._first(bad)}: {self.where}\n{remedy}"
+            f"floats of {self.kind} must lie in [0, 1]: {self.where}\n"
+            f"In planes {begin} to {end} {bad.sum()} voxels are {what}, the first is "
+            f"{planes[bad][0]} at {self._first(bad)}.\n{remedy}"
         )
 
     def _first(self, where: np.ndarray) -> tuple[int, ...]:

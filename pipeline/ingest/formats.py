@@ -44,6 +44,6 @@ def open_source(path: Path, dataset: str | None = None) -> AbstractContextManage
     if suffix == ".png":
         raise ShapeError(f"a single image has no z: {path}\nGive the folder of all planes.")
     raise FormatError(
-        f"a source must be HDF5 {HDF5_SUFFIXES}, TIFF {TIFF_SUFFIXES}, Zarr, or a folder of TIFF or "
-        f"PNG images; found {path}\nExport it as one of these, or correct its suffix."
+        f"a source must be HDF5 {HDF5_SUFFIXES}, TIFF {TIFF_SUFFIXES}, Zarr, or a folder of TIFF "
+        f"or PNG images; found {path}\nExport it as one of these, or correct its suffix."
     )

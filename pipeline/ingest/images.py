@@ -108,8 +108,8 @@ def _png_header(file: Path) -> tiff.Header:
     except FormatError as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):
             raise FormatError(
-                f"a PNG image may have up to {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels, found more "
-                f"(a decompression bomb, to Pillow): {file}\nSave planes as large as this in TIFF."
+                f"{file} must not have more pixels than Pillow decodes: {error.__cause__}\n"
+                "Save planes as large as this in TIFF."
             ) from error
         raise
     if mode not in PNG_TYPES:

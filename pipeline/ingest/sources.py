@@ -93,8 +93,8 @@ def check_plane(shape: tuple[int, ...], dtype: np.dtype[Any], where: object) -> 
     size = math.prod(shape) * dtype.itemsize
     if size > MAX_PLANE_BYTES:
         raise FormatError(
-            f"a plane or chunk may have up to 2^40 bytes, found {shape} {dtype}, {size} bytes: {where}\n"
-            "The file is damaged; export it again."
+            f"a plane or chunk may have up to 2^40 bytes, found {size} of {shape} {dtype}: "
+            f"{where}\nThe file is damaged; export it again."
         )
 
 

@@ -45,7 +45,7 @@ def tiff_source(path: Path) -> Iterator[Source]:
             header = page_header(tiff, index, path)
             if header != (shape, dtype):
                 raise ShapeError(
-                    f"pages must be alike: page 0 has {shape} {dtype}, page {index} has {header[0]} "
+                    f"pages must be alike, page 0 has {shape} {dtype}, page {index} {header[0]} "
                     f"{header[1]}: {path}\nExport the stack without previews and other images."
                 )
         first = tiff.pages.first
@@ -149,8 +149,8 @@ def _check_end(tiff: TiffFile, path: Path, num_planes: int, num_pages: int) -> N
         if following == 0:
             return
     raise FormatError(
-        f"all planes must be in the file: it tells of {num_planes} or more, {num_pages} whole pages "
-        f"are there: {path}\nIt may be cut short before page {num_pages}; copy or export it again."
+        f"all planes must be in the file, it tells of {num_planes} or more and has {num_pages} "
+        f"whole pages: {path}\nIt may be cut short before page {num_pages}; copy or export it again."
     )
 
 
@@ -185,8 +185,12 @@ def _ome_pixels(tiff: TiffFile) -> dict[str, str]:
     page = tiff.pages.first
     if not page.is_ome:
         return {}
+    if "<!DOCTYPE" in page.description:  # of which OME-XML has no need, and entity bombs are made
+        raise FormatError(
+            f"OME-XML must not have a document type: {tiff.filename}\nExport it again."
+        )
     with reading(tiff.filename):
-        pixels = ElementTree.fromstring(page.description).find(".//{*}Pixels")
+        pixels = ElementTree.fromstring(page.description).find(".//{*}Pixels")  # noqa: S314
     return dict(pixels.attrib) if pixels is not None else {}
 
 

@@ -1,0 +1,1 @@
+"""Pictures of a run. The only package that knows matplotlib."""
