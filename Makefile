@@ -29,6 +29,7 @@ bench: install
 # The two real probability maps, from their files to scores.
 real: install
 	$(BIN)/pea ingest $(DATA)/gala_train.h5 data/gala.zarr/affinities --dataset volumes/boundary_probability --overwrite
+	$(BIN)/pea ingest $(DATA)/gala_train.h5 data/gala.zarr/raw --dataset volumes/raw --overwrite
 	$(BIN)/pea ingest $(DATA)/gala_train.h5 data/gala.zarr/labels --dataset volumes/labels/neuron_ids --overwrite
 	$(BIN)/pea run all configs/gala.yaml
 	$(BIN)/pea ingest $(DATA)/snemi_mini.h5 data/snemi-mini.zarr/affinities --dataset volumes/interior_probability --overwrite

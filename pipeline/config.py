@@ -91,7 +91,9 @@ class Section(BaseModel):
 
 
 def _path(value: object) -> object:
-    return Path(value) if isinstance(value, str) and value else value
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise ValueError(f"must be a path, found {value!r}")
+    return Path(value) if isinstance(value, str) else value
 
 
 def _tuple(value: object) -> object:
@@ -121,6 +123,8 @@ class Data(Section):
     """Zarr array or multiscale group ``(c, z, y, x)``, uint8 or floats in [0, 1], high inside."""
     offsets: OffsetList | None = None
     """Of arrays that do not carry the attribute ``neighborhood``."""
+    raw: ArrayPath | None = None
+    """The images, for pictures."""
     labels: ArrayPath | None = None
     """The truth, for scores; 0 is unknown."""
     mask: ArrayPath | None = None
@@ -208,9 +212,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.aliases += self.check_event(yaml.AliasEvent)
         if self.aliases > MAX_YAML_ALIASES:
-            raise yaml.composer.ComposerError(
-                None, None, f"more than {MAX_YAML_ALIASES} aliases", self.peek_event().start_mark
-            )
+            raise yaml.YAMLError(f"more than {MAX_YAML_ALIASES} aliases")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

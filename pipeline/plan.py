@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,15 @@ import numpy as np
 
 from pipeline.config import RoiNm, Settings, Workers
 from pipeline.content import content_fingerprint
-from pipeline.errors import ConfigError, DtypeError, LayoutError, MetadataError, RoiError
+from pipeline.errors import (
+    ConfigError,
+    DtypeError,
+    ExistsError,
+    LayoutError,
+    MetadataError,
+    RoiError,
+    ShapeError,
+)
 from pipeline.geometry import ZYX, BlockGrid, Nm, Offsets, Roi, describe, voxels
 from pipeline.rundir import Identity, RunDirectory
 from pipeline.segment.downsample import halved_axes
@@ -84,6 +92,7 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
             "run.data.affinities must name an array of affinities to start from\n"
             "Make one from affinities, a boundary map or an interior map: pea ingest SOURCE DEST"
         )
+    refuse_nested(where.root, (data.affinities, data.labels, data.mask))
     affinities = Volume.open(data.affinities)
     offsets = checked_affinities(affinities, data.offsets)
     size = affinities.spec.voxel_size_nm
@@ -91,6 +100,11 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
     inputs = {"affinities": content_fingerprint(affinities, where.root)}
     if data.mask is not None:
         mask = checked_partner(Volume.open(data.mask), size, roi, "mask")
+        if mask.dtype.kind not in "bui":
+            raise DtypeError(
+                f"a mask must hold integers or bool, found {mask.dtype}: {data.mask}\n"
+                "Voxels to segment are those that are not 0."
+            )
         if not mask.roi.contains(roi):
             raise RoiError(
                 f"a mask must cover the region: {data.mask}\nthe mask has "
@@ -231,6 +245,29 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
     return Plan(settings, where, tuple(steps))
 
 
+def refuse_nested(root: Path, inputs: Sequence[Path | None]) -> None:
+    """Raise if a run would write into its inputs, or read what it writes.
+
+    Raises:
+        ExistsError: naming both paths.
+    """
+    place = root.resolve()
+    if root.exists() and not root.is_dir():
+        raise ExistsError(
+            f"a run directory must be a directory, found a file: {root}\n"
+            "Choose another run.name, or another place with --runs."
+        )
+    for path in inputs:
+        if path is None:
+            continue
+        source = path.resolve()
+        if place.is_relative_to(source) or source.is_relative_to(place):
+            raise ExistsError(
+                f"a run directory and its inputs must lie apart: {root}\nfound the input {path}\n"
+                "Choose another run.name, or another place with --runs."
+            )
+
+
 def checked_affinities(volume: Volume, given: Offsets | None) -> Offsets:
     """The offsets of an array of affinities.
 
@@ -239,7 +276,7 @@ def checked_affinities(volume: Volume, given: Offsets | None) -> Offsets:
     """
     spec, path = volume.spec, volume.path
     if spec.channels is None:
-        raise LayoutError(
+        raise ShapeError(
             f"affinities have axes (channel, z, y, x), found shape {spec.shape}: {path}\n"
             "A boundary or interior map becomes affinities by pea ingest --as boundary|interior."
         )
@@ -258,31 +295,36 @@ def checked_affinities(volume: Volume, given: Offsets | None) -> Offsets:
             f"offsets of the channels are not known: {path} has no attribute neighborhood\n"
             "Give run.data.offsets: channel c at voxel v relates v and v + offset."
         )
-    replace(spec, offsets=offsets)  # refuses another number of channels
-    reach = max(max(abs(n) for n in v) for v in offsets.vectors)
-    if any(
-        abs(n) >= side for v in offsets.vectors for n, side in zip(v, spec.shape[1:], strict=True)
-    ):
-        raise ConfigError(
-            f"offsets must be shorter than the volume, found {reach} in {offsets.numbers()}: "
-            f"{path} has sides {spec.shape[1:]}"
+    if spec.channels != len(offsets):
+        raise ShapeError(
+            f"affinities need one channel for each offset: {path}\n"
+            f"found {spec.channels} channels, {len(offsets)} offsets {offsets.numbers()}"
         )
+    # A section has no pairs along z, and is a volume all the same; a long offset is a mistake.
+    for vector in offsets.vectors[Offsets.NUM_DIRECT :]:
+        if any(abs(n) >= side for n, side in zip(vector, spec.shape[1:], strict=True)):
+            raise ConfigError(
+                f"offsets must be shorter than the volume, found {list(vector)}: "
+                f"{path} has sides {spec.shape[1:]}"
+            )
     return offsets
 
 
-def checked_partner(volume: Volume, voxel_size_nm: Nm, roi: Roi, what: str) -> Volume:
+def checked_partner(
+    volume: Volume, voxel_size_nm: Nm, roi: Roi, what: str, other: str = "affinities"
+) -> Volume:
     """A volume on the grid of another.
 
     Raises:
-        MetadataError: other voxels; RoiError: no voxel in common; LayoutError: channels.
+        MetadataError: other voxels; RoiError: no voxel in common; ShapeError: channels.
     """
     spec, path = volume.spec, volume.path
     if spec.channels is not None:
-        raise LayoutError(f"{what} must have axes (z, y, x), found shape {spec.shape}: {path}")
+        raise ShapeError(f"{what} must have axes (z, y, x), found shape {spec.shape}: {path}")
     if spec.voxel_size_nm != voxel_size_nm:
         raise MetadataError(
-            f"{what} and affinities must have one voxel size: {path}\n"
-            f"{what} {spec.voxel_size_nm} nm, affinities {voxel_size_nm} nm"
+            f"{what} and {other} must have one voxel size: {path}\n"
+            f"{what} {spec.voxel_size_nm} nm, {other} {voxel_size_nm} nm"
         )
     if volume.roi.intersect(roi).empty:
         raise RoiError(

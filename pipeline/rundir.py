@@ -77,6 +77,21 @@ class Record:
     """The mask left nothing to do here."""
     seconds: float = 0.0
 
+    @classmethod
+    def of(cls, line: bytes) -> Record:
+        """A record from its line.
+
+        Raises:
+            ValueError, TypeError: torn by a crash, or not one of ours.
+        """
+        record = cls(**json.loads(line))
+        if type(record.block) is not int or not isinstance(record.files, dict):
+            raise TypeError(f"not a record: {line!r}")
+        for size, checksum in record.files.values():
+            if type(size) is not int or type(checksum) is not int:
+                raise TypeError(f"not a record: {line!r}")
+        return record
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -115,12 +130,14 @@ class RunDirectory:
     def completion(self, identity: Identity) -> dict[str, Any] | None:
         """What was noted when a stage ended with every block, or None."""
         try:
-            return dict(json.loads((self.done(identity) / "complete.json").read_text()))
-        except (FileNotFoundError, ValueError):
-            return None
+            notes = json.loads((self.done(identity) / "complete.json").read_text())
+            return dict(notes) if notes.pop("crc") == _crc(notes) else None
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            return None  # damaged: the ledgers still know what is done
 
     def complete(self, identity: Identity, notes: Mapping[str, Any]) -> None:
-        write_json(self.done(identity) / "complete.json", notes)
+        """Note that a stage ended with every block."""
+        write_json(self.done(identity) / "complete.json", {**notes, "crc": _crc(notes)})
 
     def begin(self, identity: Identity, layout: str) -> None:
         """Make the folders of a stage and note what its fingerprint stands for."""
@@ -145,9 +162,9 @@ class RunDirectory:
         for ledger in sorted((self.done(identity) / layout).glob("*.jsonl")):
             for line in ledger.read_bytes().splitlines():
                 try:
-                    record = Record(**json.loads(line))
+                    record = Record.of(line)
                 except (ValueError, TypeError):
-                    continue
+                    continue  # torn by a crash
                 records[record.block] = record
         return records
 
@@ -161,6 +178,12 @@ class RunDirectory:
             except OSError:
                 return False
         return True
+
+    def sweep(self, folders: Iterable[Path]) -> None:
+        """Delete files that a killed process left half written."""
+        for folder in folders:
+            for path in folder.rglob("*.partial"):
+                path.unlink(missing_ok=True)
 
     def forget_blocks(self, identity: Identity, layout: str, blocks: Iterable[int]) -> None:
         """Take back that blocks are done, and that their stage is complete."""
@@ -224,6 +247,10 @@ class Ledger:
 
 def table_name(block: int) -> str:
     return f"{block:08d}.npz"
+
+
+def _crc(notes: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(notes, sort_keys=True).encode())
 
 
 def write_json(path: Path, value: Any) -> None:

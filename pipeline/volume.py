@@ -231,7 +231,15 @@ class Volume:
 
     @property
     def roi(self) -> Roi:
-        return self.spec.roi
+        """The region covered, in world voxels.
+
+        Raises:
+            RoiError: the offset is not a whole number of voxels.
+        """
+        try:
+            return self.spec.roi
+        except RoiError as error:
+            raise RoiError(f"{error}\nin {self.path}") from None
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 from pipeline.geometry import Block
 from pipeline.rundir import Ledger, Record
-from pipeline.stages.stage import Process, Stage
+from pipeline.stages.stage import Outcome, Process, Stage
 
 FAILURES = "failures.jsonl"
+LINE = re.compile(r"\S+ \S+ block (\d+) (begins|done|failed)")
+"""What a worker's log says of a block."""
 
 
 class Worker:
@@ -73,9 +76,35 @@ def worker(stage: Stage) -> Iterator[Worker]:
     logs = stage.run.logs(stage.name)
     logs.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(stage.run.done(stage.identity) / stage.grid.name, name)
-    with (logs / f"{name}.log").open("a", buffering=1) as log, stage.open() as process:
+    with ExitStack() as stack:
+        log = stack.enter_context((logs / f"{name}.log").open("a", buffering=1))
+        stack.callback(ledger.close)
+        try:
+            process = stack.enter_context(stage.open())
+        except Exception as error:
+            process = _failing(error)
         yield Worker(stage, process, log, ledger)
-    ledger.close()
+
+
+def _failing(error: Exception) -> Process:
+    """Of a stage that does not open: each of its blocks fails for that reason."""
+
+    def process(block: Block) -> Outcome:
+        raise error
+
+    return process
+
+
+def broken_off(folder: Path) -> dict[int, str]:
+    """Blocks that a worker began and neither ended nor failed, with its log."""
+    found: dict[int, str] = {}
+    for log in sorted(folder.glob("*.log")):
+        begun: set[int] = set()
+        for line in log.read_text(errors="replace").splitlines():
+            if match := LINE.match(line):
+                (begun.add if match[2] == "begins" else begun.discard)(int(match[1]))
+        found |= dict.fromkeys(begun, str(log))
+    return found
 
 
 def failures(folder: Path) -> dict[int, dict[str, object]]:
@@ -88,7 +117,7 @@ def failures(folder: Path) -> dict[int, dict[str, object]]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
-            continue
-        found[int(entry["block"])] = entry
+            found[entry["block"]] = {key: entry[key] for key in ("voxels", "error", "log")}
+        except (ValueError, TypeError, KeyError):
+            continue  # torn by a crash
     return found

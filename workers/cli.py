@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
@@ -114,6 +115,7 @@ def status(
     """Say how far a run is, from its directory: blocks done, failures and their logs."""
     from pipeline.config import load_settings
     from pipeline.plan import make_plan
+    from workers.drive import locked
     from workers.overview import describe_status, verify_run
 
     if run_file.is_dir():
@@ -121,8 +123,9 @@ def status(
     made = make_plan(load_settings(run_file, changes or (), machine), runs)
     for line in describe_status(made):
         console.print(line)
-    if verify:
-        damaged = verify_run(made, notes)
+    if verify and made.run.root.exists():
+        with locked(made.run):
+            damaged = verify_run(made, notes)
         if damaged:
             raise StageError("\n".join([*damaged, "`pea run` makes these blocks again."]))
         console.print("every file is as it was written")
@@ -153,8 +156,17 @@ def ingest(
     """Bring a volume of your own into Zarr, with its voxel size."""
     from pipeline.ingest import ingest as bring_in
     from workers.progress import progress_line
+    from workers.runner import Progress
 
-    with progress_line(notes, "ingest", 0, 0, "planes") as update:
+    with ExitStack() as shown:
+        update: list[Progress] = []
+
+        def progress(done: int, total: int) -> None:
+            if not update:
+                line = progress_line(notes, "ingest", 0, total, "planes")
+                update.append(shown.enter_context(line))
+            update[0](done, 0)
+
         report = bring_in(
             source,
             destination,
@@ -164,7 +176,7 @@ def ingest(
             offset=lengths(offset, "--offset"),
             background=[label(text) for text in background or ()],
             overwrite=overwrite,
-            progress=lambda done, total: update(done, 0),
+            progress=progress,
         )
     for line in report.lines():
         console.print(line)
@@ -183,6 +195,21 @@ def evaluate(
 
     scores = score_volumes(segmentation, truth, notes)
     console.print(json.dumps(scores, indent=2) if as_json else score_line(scores))
+
+
+@app.command()
+def picture(
+    run_file: RunFile,
+    output: Annotated[Path, typer.Argument(metavar="OUT.png", help="The picture to write.")],
+    changes: Changes = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Draw sections through a run: raw, affinities, fragments, segmentation, truth."""
+    from pipeline.config import load_settings
+    from pipeline.plan import make_plan
+    from workers.picture import picture_of
+
+    picture_of(make_plan(load_settings(run_file, changes or ()), runs), output)
 
 
 @app.command()

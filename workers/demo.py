@@ -15,11 +15,11 @@ from pipeline.errors import ExistsError
 from pipeline.geometry import ZYX, BlockGrid, Nm, Offsets, Roi
 from pipeline.phantom import Phantom
 from pipeline.plan import make_plan
-from pipeline.report.picture import View, draw
 from pipeline.segment.affinities import affinities_from_interior
 from pipeline.tables import replacing
 from pipeline.volume import Volume, VolumeSpec
 from workers.drive import drive, runner_named
+from workers.picture import picture_of
 from workers.progress import progress_line
 
 VOXEL_SIZE_NM = Nm.of([10, 10, 10])
@@ -40,11 +40,12 @@ def demo(folder: Path, shape: ZYX, seed: int, console: Console) -> None:
         {
             "run": {
                 "name": f"phantom-{seed}",
-                "data": {"affinities": str(volumes / "affinities"), "labels": str(volumes / "labels")},
+                "data": {name: str(volumes / name) for name in ("raw", "affinities", "labels")},
                 "agglomerate": {"method": "mean_affinity", "threshold": 0.6},
             },
             "machine": {
-                stage: {"workers": 2, "block_vx": BLOCK_VX} for stage in ("fragments", "edges", "relabel")
+                stage: {"workers": 2, "block_vx": BLOCK_VX}
+                for stage in ("fragments", "edges", "relabel")
             },
         },
         "the demo",
@@ -59,15 +60,8 @@ def demo(folder: Path, shape: ZYX, seed: int, console: Console) -> None:
         f"{scores['voi_merge']:.3f}), ARAND {scores['arand']:.3f}: "
         f"{scores['num_segments']} segments of {scores['num_objects']} neurites"
     )
-    roi = Roi((0, 0, 0), shape)
-    view = View(
-        *(Volume.open(volumes / name).read(roi) for name in ("raw", "affinities")),
-        *(Volume.open(plan.run.volume(name)).read(roi) for name in ("fragments", "segmentation")),
-        truth=Volume.open(volumes / "labels").read(roi),
-        voxel_size_nm=VOXEL_SIZE_NM,
-    )
     picture = folder / "demo.png"
-    draw(view, picture, f"phantom {seed}: VOI {scores['voi']:.3f}, ARAND {scores['arand']:.3f}")
+    picture_of(plan, picture)
     console.print(f"picture: {picture}\nscores of every threshold: {plan.run.scores}")
     console.print(f"next: pea status {plan.run.root}")
 
@@ -84,7 +78,8 @@ def write_phantom(folder: Path, shape: ZYX, seed: int, console: Console) -> None
         if found != f"{made_of} affinities":
             raise ExistsError(f"{folder} holds another volume ({found})\nChoose another folder.")
         return
-    phantom = Phantom(seed, tuple(float(size) for size in VOXEL_SIZE_NM))
+    z, y, x = (float(size) for size in VOXEL_SIZE_NM)
+    phantom = Phantom(seed, (z, y, x))
 
     def affinities(roi: Roi) -> np.ndarray:
         """Of a box: its boundary map, and one voxel below it for the pairs that reach out."""

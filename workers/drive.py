@@ -22,7 +22,7 @@ from pipeline.errors import ConfigError, ExistsError, StageError
 from pipeline.plan import Plan, Step
 from pipeline.rundir import RunDirectory, write_json
 from pipeline.stages.stage import Stage
-from workers.block import FAILURES, failures
+from workers.block import FAILURES, broken_off, failures
 from workers.progress import progress_line
 from workers.runner import Runner
 from workers.serial_runner import SerialRunner
@@ -69,9 +69,10 @@ def drive(
     """
     with locked(plan.run):
         finish_dropping(plan)
-        drop(plan, rerun)
-        refuse_stale(steps)
+        if not rerun:
+            refuse_stale(steps)
         refuse_unready(plan, steps)
+        drop(plan, rerun)
         write_provenance(plan)
         reports: list[StageReport] = []
         broken: set[str] = set()
@@ -107,7 +108,10 @@ def run_stage(step: Step, runner: Runner, console: Console) -> StageReport | Non
     run.begin(identity, grid.name)
     (run.logs(stage.name) / FAILURES).unlink(missing_ok=True)
     stage.prepare()
-    before = {index for index, record in state.records.items() if run.intact(record)}
+    lost = {index for index, record in state.records.items() if not run.intact(record)}
+    if lost:
+        run.forget_blocks(identity, grid.name, lost)
+    before = (state.records.keys() - lost) & set(range(len(grid)))
     todo = [index for index in range(len(grid)) if index not in before]
     given_up = None
     if todo:
@@ -121,13 +125,15 @@ def run_stage(step: Step, runner: Runner, console: Console) -> StageReport | Non
         done=len(done),
         before=len(before),
         masked=sum(records[index].masked for index in done),
-        failed=tuple(sorted(failures(run.logs(stage.name)).keys() - done)),
+        missing=tuple(index for index in todo if index not in done),
         filled=sum(records[index].filled for index in done),
         seconds=round(time.monotonic() - started, 2),
         given_up=given_up,
     )
     if report.ok:
         stage.finish()
+        volumes = [run.volume(name) for name in stage.output_specs()]
+        run.sweep([*volumes, run.tables(identity, grid.name), run.done(identity)])
         run.complete(
             identity,
             {
@@ -163,18 +169,27 @@ def sentence(report: StageReport) -> str:
 def explain(plan: Plan, report: StageReport) -> str:
     """Why a stage is not complete, with the first failed block and its log."""
     head = f"{report.name} is not complete: {report.done} of {report.total} blocks done"
-    known = failures(plan.run.logs(report.name))
+    logs = plan.run.logs(report.name)
+    known, cut = failures(logs), broken_off(logs)
+    failed = [index for index in report.missing if index in known]
+    dead = [index for index in report.missing if index in cut and index not in known]
     lines = [head]
-    for index in report.failed[:1]:
-        entry = known[index]
-        more = f" (and {len(report.failed) - 1} more blocks)" if len(report.failed) > 1 else ""
+    if failed:
+        entry = known[failed[0]]
+        more = f" (and {len(failed) - 1} more blocks)" if len(failed) > 1 else ""
         first = str(entry["error"]).splitlines()[0]
-        lines += [f"block {index}, voxels {entry['voxels']}: {first}{more}", f"log: {entry['log']}"]
-    if not report.failed:
-        logs = plan.run.logs(report.name)
-        why = report.given_up or "Out of memory, or a block took longer than timeout_s?"
-        lines.append(f"workers died or hung without an error of their own; logs are in {logs}")
-        lines.append(why.splitlines()[0])
+        lines.append(f"block {failed[0]}, voxels {entry['voxels']}: {first}{more}")
+        lines.append(f"log: {entry['log']}")
+    elif dead:
+        lines.append(
+            f"block {dead[0]}: its worker died or was stopped; "
+            "out of memory, or longer than timeout_s?"
+        )
+        lines.append(f"log: {cut[dead[0]]}")
+    else:
+        lines.append(f"its workers died without an error of their own; their logs are in {logs}")
+    if report.given_up:
+        lines.append(report.given_up.splitlines()[0])
     return "\n".join(lines)
 
 
@@ -240,7 +255,13 @@ def locked(run: RunDirectory) -> Iterator[None]:
     Raises:
         ExistsError: it is taken, and by whom.
     """
-    run.root.mkdir(parents=True, exist_ok=True)
+    try:
+        run.root.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ExistsError(
+            f"a run directory must be a directory, found a file there or above: {run.root}\n"
+            "Choose another run.name, or another place with --runs."
+        ) from None
     with (run.root / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -86,9 +86,11 @@ def verify_run(plan: Plan, console: Console) -> list[str]:
                 if not run.intact(record, whole=True):
                     bad.append(index)
                 progress(count, len(bad))
-        if bad:
+        lost = [path for path in step.stage.results() if complete and not path.exists()]
+        if bad or lost:
             run.forget_blocks(identity, layout, bad)
             damaged += [f"{step.stage.name}: block {index} is damaged or gone" for index in bad]
+            damaged += [f"{step.stage.name}: {path} is gone" for path in lost]
     return damaged
 
 

@@ -33,8 +33,8 @@ def score_volumes(segmentation: Path, truth: Path, console: Console) -> dict[str
                 f"labels must be unsigned integers, found {volume.dtype}: {volume.path}\n"
                 "Ingest them: pea ingest SOURCE DEST --as labels"
             )
-    checked_partner(segments, size, segments.roi, "segments")
-    checked_partner(objects, size, segments.roi, "truth")
+    checked_partner(segments, size, segments.roi, "the segmentation")
+    checked_partner(objects, size, segments.roi, "the truth", "the segmentation")
     grid = BlockGrid(segments.roi.intersect(objects.roi), BLOCK_VX)
     tables: list[Contingency] = []
     with progress_line(console, "evaluate", 0, len(grid)) as progress:

@@ -51,7 +51,8 @@ class StageReport:
     """Of those done, the blocks that were done before this start."""
     masked: int
     """Of those done, the blocks that the mask leaves empty."""
-    failed: tuple[int, ...]
+    missing: tuple[int, ...]
+    """The blocks that are not done."""
     filled: int
     seconds: float
     given_up: str | None = None

@@ -63,6 +63,11 @@ class Destination:
         return self.path.relative_to(self.root).as_posix()
 
     @property
+    def partial(self) -> Path:
+        """Where the volume is until it is whole."""
+        return self.path.with_name(f".{self.path.name}.partial")
+
+    @property
     def groups(self) -> list[Path]:
         """The root and the groups between it and the volume, outermost first."""
         return [path for path in reversed(self.path.parents) if path.is_relative_to(self.root)]
@@ -70,6 +75,8 @@ class Destination:
 
 def check_destination(destination: Destination, source: Path, overwrite: bool) -> None:
     """Refuse to write over a source, over what is there, or inside another volume.
+
+    What a crash left is cleared first, so that a volume it was about to replace is there again.
 
     Raises:
         ExistsError: one of these. FormatError: ``DEST.zarr`` is not a Zarr v3 group.
@@ -85,6 +92,7 @@ def check_destination(destination: Destination, source: Path, overwrite: bool) -
     path = destination.path
     if path.is_symlink() or any(folder.is_symlink() for folder in destination.groups[1:]):
         raise ExistsError(f"a destination must lie in its own group, this is a link: {path}")
+    _clear(destination)
     if not path.exists():
         return
     if not overwrite:
@@ -143,9 +151,7 @@ def published(destination: Destination) -> Iterator[Path]:
 
     When it does not, nothing is left, and what was there before is there still.
     """
-    path = destination.path
-    partial = path.with_name(f".{path.name}.partial")
-    _clear(partial, path)
+    path, partial = destination.path, destination.partial
     made = [folder for folder in partial.parents if not folder.exists()]
     partial.mkdir(parents=True)
     try:
@@ -156,14 +162,15 @@ def published(destination: Destination) -> Iterator[Path]:
             path.rename(partial / ".replaced")
         (partial / path.name).rename(path)
     finally:
-        _clear(partial, path)
+        _clear(destination)
         for folder in made:
             if not any(folder.iterdir()):
                 folder.rmdir()
 
 
-def _clear(partial: Path, path: Path) -> None:
+def _clear(destination: Destination) -> None:
     """Remove what was not finished; a volume caught between the two renames goes back first."""
+    path, partial = destination.path, destination.partial
     replaced = partial / ".replaced"
     if replaced.exists() and not path.exists():
         replaced.rename(path)

@@ -46,7 +46,7 @@ def hdf5_source(path: Path, dataset: str | None) -> Iterator[Source]:
             file=path.name,
             dataset=name,
             shape=tuple(found.shape or ()),
-            dtype=found.dtype,
+            dtype=found.dtype.newbyteorder("="),
             load=lambda begin, end: np.asarray(found[..., begin:end, :, :]),
             place=lambda: place_from_attributes(attributes, where),
             attributes=attributes,

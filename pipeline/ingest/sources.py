@@ -41,6 +41,7 @@ class Source:
     """Name of the file or folder, without the folders it lies in."""
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    """In the byte order of this machine, whatever that of the file."""
     load: Callable[[int, int], np.ndarray]
     """Planes ``begin`` to ``end`` along z, all channels."""
     place: Callable[[], Place]
@@ -81,7 +82,7 @@ class Source:
             planes = self.load(begin, end)
         expected = (*self.shape[:-3], end - begin, *self.shape[-2:])
         assert planes.shape == expected, f"reader gave {planes.shape} for {expected}: {self.where}"
-        return planes
+        return planes.astype(self.dtype, copy=False)
 
 
 def check_plane(shape: tuple[int, ...], dtype: np.dtype[Any], where: object) -> None:

@@ -24,6 +24,7 @@ from pipeline.errors import DtypeError, FormatError, MetadataError, ShapeError
 from pipeline.ingest.lengths import in_nm
 from pipeline.ingest.sources import Place, Source, check_plane, reading
 
+MILLION = 1_000_000
 Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 
@@ -59,7 +60,7 @@ def tiff_source(path: Path) -> Iterator[Source]:
             start = begin_of_voxels + begin * side * dtype.itemsize
             stored = dtype.newbyteorder(tiff.byteorder)
             values = np.fromfile(path, stored, (end - begin) * side, offset=start)
-            return values.reshape(end - begin, *shape).astype(dtype, copy=False)
+            return values.reshape(end - begin, *shape)
 
         yield Source(
             where=str(path),
@@ -150,7 +151,7 @@ def _check_end(tiff: TiffFile, path: Path, num_planes: int, num_pages: int) -> N
             return
     raise FormatError(
         f"all planes must be in the file, it tells of {num_planes} or more and has {num_pages} "
-        f"whole pages: {path}\nIt may be cut short before page {num_pages}; copy or export it again."
+        f"whole pages: {path}\nIt may be cut short at page {num_pages}; copy or export it again."
     )
 
 
@@ -195,7 +196,7 @@ def _ome_pixels(tiff: TiffFile) -> dict[str, str]:
 
 
 def _length_of(numerator: int, denominator: int) -> Decimal | None:
-    """Length of a voxel from its resolution tag, voxels per unit.
+    """Length of a voxel from its resolution tag, voxels per unit; None if that is no number.
 
     ImageJ rounds the resolution to millionths, so that 0.006 µm is stored as 166666667 / 1000000.
     As with a float, the shortest decimal that is stored as the same number is meant.
@@ -203,9 +204,10 @@ def _length_of(numerator: int, denominator: int) -> Decimal | None:
     if not numerator or not denominator:
         return None
     length = Decimal(denominator) / Decimal(numerator)
-    if denominator == 1_000_000:
-        for digits in range(1, 10):
-            shorter = Decimal(f"{length:.{digits - 1}e}")
-            if round(denominator / shorter) == numerator:
+    if MILLION % denominator == 0:
+        millionths = numerator * (MILLION // denominator)
+        for digits in range(9):
+            shorter = Decimal(f"{length:.{digits}e}")
+            if round(MILLION / shorter) == millionths:
                 return shorter
-    return length if length == round(length, 9) else Decimal(f"{length:.8e}")
+    return Decimal(f"{length:.8e}")  # two 32-bit numbers tell no more digits

@@ -74,7 +74,7 @@ def zarr_source(path: Path, dataset: str | None) -> Iterator[Source]:
         file=root.name,
         dataset=inside or None,
         shape=tuple(array.shape),
-        dtype=np.dtype(array.dtype),
+        dtype=np.dtype(array.dtype).newbyteorder("="),
         load=lambda begin, end: np.asarray(array[..., begin:end, :, :]),
         place=place,
         attributes=attributes,

@@ -7,13 +7,16 @@ colour over two objects, and a split as the outline of a segment inside an objec
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from pipeline.evaluate.contingency import Contingency
 from pipeline.geometry import Nm
@@ -21,19 +24,22 @@ from pipeline.tables import replacing
 
 MIXER, MASK = 0x9E3779B97F4A7C15, 2**64 - 1
 """Fibonacci hashing: ids that differ little get colours that differ much."""
+COLUMNS = ("raw", "affinities", "fragments", "segmentation", "truth")
+
+
+PLANES = ("xy", "xz")
 
 
 @dataclass(frozen=True)
 class View:
-    """What to draw of one volume; arrays ``(z, y, x)`` of one shape, ids uint64."""
+    """Two sections through volumes on one voxel grid: across the first axis, and the second."""
 
-    raw: np.ndarray
-    affinities: np.ndarray
-    """uint8 ``(channel, z, y, x)``; the three direct channels are drawn as red, green, blue."""
-    fragments: np.ndarray
-    segmentation: np.ndarray
-    truth: np.ndarray
+    sections: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    """By the name of the volume, what ``read`` gave of each plane: ids, greys, or channels."""
     voxel_size_nm: Nm
+
+    def __post_init__(self) -> None:
+        assert set(self.sections) <= set(COLUMNS), list(self.sections)
 
 
 def colours(ids: np.ndarray) -> np.ndarray:
@@ -62,65 +68,87 @@ def colours_like(segments: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, n
 
 
 def draw(view: View, path: Path, title: str) -> None:
-    """Write a PNG: one row for the xy section through the middle, one for the xz section."""
+    """Write a PNG: a row for the xy sections, a row for the xz sections, a column per volume."""
     mpl.use("Agg")
-    columns = ("raw", "affinities", "fragments", "segmentation", "truth")
+    columns = [name for name in COLUMNS if name in view.sections]
     z, y, x = (float(size) for size in view.voxel_size_nm)
-    nz, ny, nx = view.raw.shape
-    heights = (ny * y, nz * z)
-    width = 3.2 * len(columns)
+    shapes = [plane.shape[-3:] for plane in view.sections[columns[0]]]
+    height_nm, depth_nm, width_nm = shapes[0][1] * y, shapes[1][0] * z, shapes[0][2] * x
+    across = 3.2
     figure = Figure(
-        figsize=(width, 3.2 * sum(heights) / (nx * x) + 0.9), dpi=110, layout="constrained"
+        figsize=(across * len(columns), across * (height_nm + depth_nm) / width_nm + 0.9),
+        dpi=110,
+        layout="constrained",
     )
-    axes = figure.subplots(2, len(columns), height_ratios=heights, squeeze=False)
-    planes = ((slice(nz // 2, nz // 2 + 1), slice(None)), (slice(None), slice(ny // 2, ny // 2 + 1)))
-    for row, (plane, aspect) in enumerate(zip(planes, (y / x, z / x), strict=True)):
+    axes = figure.subplots(2, len(columns), height_ratios=(height_nm, depth_nm), squeeze=False)
+    for row, (plane, aspect) in enumerate(zip(PLANES, (y / x, z / x), strict=True)):
         for axis, name in zip(axes[row], columns, strict=True):
-            axis.imshow(_image(view, name, plane), aspect=aspect, interpolation="nearest")
+            axis.imshow(_image(view, name, row), aspect=aspect, interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
             if row == 0:
                 axis.set_title(name)
-        axes[row, 0].set_ylabel("xy" if row == 0 else "xz")
-    _scale_bar(axes[0, 0], nx, x)
+        axes[row, 0].set_ylabel(plane)
+    _scale_bar(axes[0, 0], width_nm)
     figure.suptitle(title)
     with replacing(path) as partial, partial.open("wb") as file:
         figure.savefig(file, format="png")
 
 
-def _image(view: View, name: str, plane: tuple[slice, slice]) -> np.ndarray:
+def _image(view: View, name: str, row: int) -> np.ndarray:
     """RGB floats of one section, ``(row, column, 3)``."""
-    raw = _flat(view.raw[plane]).astype(np.float32) / 255
-    if name == "raw":
-        return np.repeat(raw[..., None], 3, axis=-1)
+    plane = _flat(view.sections[name][row], row)
     if name == "affinities":
-        return np.stack([_flat(c[plane]) for c in view.affinities[:3]], -1).astype(np.float32) / 255
-    labels = _flat(getattr(view, name)[plane])
-    ids, table = colours_like(getattr(view, name), view.truth)
-    colour = table[np.searchsorted(ids, labels)]
-    edge = np.zeros(labels.shape, bool)
-    edge[:-1] |= labels[:-1] != labels[1:]
-    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    shown = 0.4 * raw[..., None] + 0.6 * colour
-    shown[edge] *= 0.45
-    return np.asarray(np.where((labels == 0)[..., None], raw[..., None] * 0.5, shown))
+        return np.moveaxis(_unit(plane[:3]), 0, -1)
+    if name == "raw":
+        return np.repeat(_unit(plane)[..., None], 3, axis=-1)
+    ids, table = _colour_table(view, name)
+    colour = table[np.searchsorted(ids, plane)]
+    grey = _unit(_flat(view.sections["raw"][row], row)) if "raw" in view.sections else np.ones(1)
+    shown = 0.6 * colour + 0.4 * grey[..., None]
+    shown[_edges(plane)] *= 0.45
+    shown[plane == 0] *= 0.3
+    return np.asarray(shown)
 
 
-def _flat(section: np.ndarray) -> np.ndarray:
-    """A section without its axis of length one."""
-    return section[0] if section.shape[0] == 1 else section[:, 0]
+def _edges(plane: np.ndarray) -> np.ndarray:
+    """Where two labels touch. Fragments of one section each touch everywhere: that is left out."""
+    edges = np.zeros(plane.shape, bool)
+    for axis in (0, 1):
+        differs = np.diff(plane, axis=axis, append=np.take(plane, [-1], axis=axis)) != 0
+        if differs.mean() < 0.5:
+            edges |= differs
+    return edges
 
 
-def _scale_bar(axis: Axes, width_vx: int, voxel_nm: float) -> None:
-    """A bar of a round length, about a quarter of the picture."""
-    target = width_vx * voxel_nm / 4
-    power = 10 ** np.floor(np.log10(target))
-    length = max(step * power for step in (1, 2, 5) if step * power <= target)
-    text = f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
-    right, low = 0.96, 0.05
-    span = length / (width_vx * voxel_nm)
-    axis.plot([right - span, right], [low, low], color="w", lw=3, transform=axis.transAxes)
-    axis.text(
-        right - span / 2, low + 0.02, text, color="w", ha="center", va="bottom",
-        transform=axis.transAxes, fontsize=9,
+def _colour_table(view: View, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of a volume of labels in both sections, sorted, and their colours."""
+    here, partner = (
+        np.concatenate([plane.ravel() for plane in view.sections[each]])
+        for each in (name, "truth" if "truth" in view.sections else "segmentation")
     )
+    return colours_like(here, partner)
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Grey values as floats in [0, 1]; integers by the range of their type."""
+    top = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1
+    return np.asarray(values.astype(np.float32) / top)
+
+
+def _flat(section: np.ndarray, row: int) -> np.ndarray:
+    """A section without the axis it was cut across."""
+    return np.asarray(np.take(section, 0, axis=section.ndim - 3 + row))
+
+
+def _scale_bar(axis: Axes, width_nm: float) -> None:
+    """A bar of a round length, about a quarter of the picture."""
+    power = 10 ** np.floor(np.log10(width_nm / 4))
+    length = max(step * power for step in (1, 2, 5) if step * power <= width_nm / 4)
+    text = f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
+    right, low, span = 0.96, 0.05, length / width_nm
+    style: dict[str, Any] = {"color": "w", "path_effects": [withStroke(linewidth=5, foreground="k")]}
+    axis.plot([right - span, right], [low, low], lw=3, transform=axis.transAxes, **style)
+    style["path_effects"] = [withStroke(linewidth=2, foreground="k")]
+    place: dict[str, Any] = {"ha": "center", "va": "bottom", "transform": axis.transAxes}
+    axis.text(right - span / 2, low + 0.03, text, fontsize=9, **place, **style)

@@ -20,8 +20,8 @@ MEAN_AFFINITY = "OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>"
 def flooding_fragments(affinities: np.ndarray, per_section: bool) -> np.ndarray:
     """Seeded watershed as in the reference code of PEA, in sections or its twin in three dimensions.
 
-    The height is one minus the mean affinity to the neighbours below; seeds are the regional maxima
-    of the distance to where the height is 0.5 or more. Every voxel gets a label.
+    The height is one minus the mean affinity to the neighbours below; seeds are the regional
+    maxima of the distance to where the height is 0.5 or more. Every voxel gets a label.
 
     Args:
         affinities: uint8 ``(channel, z, y, x)``, the direct neighbours first.
@@ -59,8 +59,8 @@ def waterz_segmentations(
     """Segmentations of a whole volume by waterz, one for each threshold.
 
     Args:
-        affinities: uint8, or float32 in [0, 1], ``(channel, z, y, x)``, the direct neighbours first;
-            NaN would merge everything without a word.
+        affinities: uint8, or float32 in [0, 1], ``(channel, z, y, x)``, the direct neighbours
+            first; NaN would merge everything without a word.
         fragments: uint64 ``(z, y, x)``, below 2^31; 0 is background. Not changed.
         thresholds: ascending; merge while 1 - affinity is below.
 

@@ -89,5 +89,8 @@ class Evaluate(Stage):
         )
         return {}
 
+    def results(self) -> list[Path]:
+        return [self.run.scores]
+
     def remove_outputs(self) -> None:
         self.run.scores.unlink(missing_ok=True)

@@ -78,6 +78,10 @@ class Stage(ABC):
         """
         return {}
 
+    def results(self) -> list[Path]:
+        """The files that ``finish`` writes."""
+        return []
+
     def prepare(self) -> None:
         """Once, before any block: create the outputs.
 

@@ -55,7 +55,7 @@ def best(affinities: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> tuple
 def main(folder: Path) -> None:
     methods: dict[str, Callable[[np.ndarray, FragmentRule], np.ndarray]] = {
         "local basins": fragments,
-        "flooding": lambda a, rule: flooding_fragments(a, rule.per_section),
+        "flooding": lambda values, rule: flooding_fragments(values, rule.per_section),
     }
     print(f"{'data':<7}{'fragments':<14}{'count':>6}{'VOI split':>11}{'merge':>8}{'VOI':>8}", end="")
     print(f"{'ARAND':>8}{'at':>7}{'s':>7}")
