@@ -321,7 +321,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(
             f"a change must read run.KEY=VALUE or machine.KEY=VALUE, found {override!r}"
         )
-    value = load_value(text, repr(override))
+    value = load_value(text, reprlib.repr(override))
     node = tree
     for part in parts[:-1]:
         if not isinstance(node.setdefault(part, {}), dict):

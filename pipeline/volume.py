@@ -263,7 +263,7 @@ class Volume:
             raise DataError(
                 f"damaged or missing chunk in {self.path}, voxels {tuple(roi.begin)} to "
                 f"{tuple(roi.end)}: {first_line(error)}\n"
-                "Make the array again (a stage: `pea drop STAGE RUN.yaml`, then `pea run`)."
+                "Make it again: an array of yours by `pea ingest`, one of a run by `pea drop STAGE`."
             ) from error
 
     def write(self, roi: Roi, data: np.ndarray) -> None:
@@ -288,7 +288,13 @@ class Volume:
                     f"a write must cover whole shards: {self.path}\nalong {axis} it covers "
                     f"{part.start} to {part.stop}, shards have {shard} voxels"
                 )
-        self._array[index] = data
+        try:
+            self._array[index] = data
+        except (BaseZarrError, ValueError, RuntimeError, EOFError):
+            # Where a shard reaches beyond the array zarr reads it first, and it may be damaged.
+            for shard in self.shards(roi):
+                shard.unlink(missing_ok=True)
+            self._array[index] = data
 
     def shards(self, roi: Roi) -> list[Path]:
         """The files that hold a region."""
@@ -314,7 +320,7 @@ def open_array(path: Path, level: int, mode: Any) -> tuple[Path, zarr.Array[Any]
     try:
         there = path.exists()
     except (OSError, ValueError) as error:
-        raise NotFoundError(f"no volume at {path}: {first_line(error)}") from None
+        raise NotFoundError(f"{path} cannot be a path: {type(error).__name__}") from None
     if not there:
         raise NotFoundError(f"no volume at {path}{suggestion(path)}")
     try:
@@ -340,6 +346,10 @@ def open_array(path: Path, level: int, mode: Any) -> tuple[Path, zarr.Array[Any]
         array = node[names[level]]
     except KeyError:
         raise FormatError(f"{path} names a level {names[level]} that does not exist") from None
+    except (BaseZarrError, ValueError, TypeError, OSError, NotImplementedError) as error:
+        raise FormatError(
+            f"{path}/{names[level]} is not a Zarr array that can be read: {first_line(error)}"
+        ) from error
     if not isinstance(array, zarr.Array):
         raise FormatError(f"{path}/{names[level]} is not an array")
     return path / names[level], array, attributes
@@ -367,11 +377,8 @@ def is_unfinished(target: Path) -> bool:
 
 def refuse_objects(array: zarr.Array[Any], where: Path) -> None:
     """Raise unless an array holds plain numbers: others may run code when they are read."""
-    kind = np.dtype(array.dtype).kind
-    coded = [*(getattr(array.metadata, "filters", None) or ()), *array.compressors]
-    if kind not in "buif" or any(getattr(c, "codec_id", "") == "pickle" for c in coded):
-        what = array.dtype if kind not in "buif" else f"pickled {array.dtype}"
-        raise DtypeError(f"an array must hold integers or floats, found {what}: {where}")
+    if np.dtype(array.dtype).kind not in "buif":
+        raise DtypeError(f"an array must hold integers or floats, found {array.dtype}: {where}")
 
 
 def refuse_other_order(names: Sequence[object], source: str, where: Path) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Generator
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 EXAMPLES = pytest.StashKey[dict[str, int]]()
 
@@ -16,6 +16,15 @@ EXAMPLES = pytest.StashKey[dict[str, int]]()
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("ci", max_examples=100, derandomize=True, print_blob=True, **COMMON)
 settings.register_profile("search", max_examples=1000, print_blob=True, **COMMON)
+# For planted mistakes, which only need to be found.
+settings.register_profile(
+    "find",
+    max_examples=100,
+    derandomize=True,
+    report_multiple_bugs=False,
+    phases=[Phase.explicit, Phase.generate],
+    **COMMON,
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 

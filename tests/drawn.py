@@ -135,14 +135,16 @@ def set_at(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def files_state(folder: Path) -> dict[str, tuple[int, str]]:
-    """Time and digest of every file, except the lock and the logs."""
+    """Time and digest of every file, except the lock, the logs and what is known of the inputs."""
     return {
         str(path.relative_to(folder)): (
             path.stat().st_mtime_ns,
             hashlib.sha256(path.read_bytes()).hexdigest(),
         )
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock" and "logs" not in path.relative_to(folder).parts
+        if path.is_file()
+        and path.name not in (".lock", "inputs.json")
+        and "logs" not in path.relative_to(folder).parts
     }
 
 

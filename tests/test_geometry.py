@@ -64,8 +64,8 @@ def test_lengths_are_the_decimals_that_were_written():
 
 
 def test_a_place_between_voxels_is_refused_with_the_nearest_one():
-    with pytest.raises(RoiError, match=r"found \(10, 8, 4\) nm\nThe nearest is \(12, 8, 4\) nm"):
-        voxels(Nm.of([10, 8, 4]), Nm.of([4, 4, 4]), "a place")
+    with pytest.raises(RoiError, match=r"found \(11, 8, 4\) nm\nThe nearest is \(12, 8, 4\) nm"):
+        voxels(Nm.of([11, 8, 4]), Nm.of([4, 4, 4]), "a place")
 
 
 @pytest.mark.parametrize("size", [[0, 4, 4], [-4, 4, 4], [4, 4], ["nan", 4, 4], ["wide", 4, 4]])

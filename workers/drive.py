@@ -18,7 +18,7 @@ from typing import Literal
 from rich.console import Console
 
 from pipeline.config import dump_settings
-from pipeline.errors import ConfigError, ExistsError, StageError
+from pipeline.errors import ConfigError, ExistsError, PipelineError, StageError
 from pipeline.plan import Plan, Step
 from pipeline.rundir import RunDirectory, write_json
 from pipeline.stages.stage import Stage
@@ -65,7 +65,8 @@ def drive(
 
     Raises:
         ConfigError: a stage was made by other settings, or needs one that is not done; nothing was
-        started. StageError: a stage ended without all of its blocks.
+        started. StageError: a stage ended without all of its blocks. Another PipelineError: all
+        blocks of a stage are done, and what they should add up to cannot be.
     """
     with locked(plan.run):
         finish_dropping(plan)
@@ -73,8 +74,12 @@ def drive(
             refuse_stale(steps)
         refuse_unready(plan, steps)
         drop(plan, rerun)
+        for step in steps:
+            if state_of(step.stage).state is not State.DONE:
+                step.stage.refuse_foreign_outputs()
         write_provenance(plan)
         reports: list[StageReport] = []
+        errors: list[PipelineError] = []
         broken: set[str] = set()
         for step in steps:
             needs = {identity.stage for identity in step.stage.upstream}
@@ -84,15 +89,22 @@ def drive(
                     f"{step.stage.name}: not started, it needs {', '.join(sorted(needs & broken))}"
                 )
                 continue
-            report = run_stage(step, runner, console)
+            try:
+                report = run_stage(step, runner, console)
+            except PipelineError as error:
+                errors.append(error)
+                broken.add(step.stage.name)
+                continue
             if report is None:
                 continue
             reports.append(report)
             if not report.ok:
+                errors.append(StageError(explain(plan, report)))
                 broken.add(step.stage.name)
-        incomplete = [report for report in reports if not report.ok]
-        if incomplete:
-            raise StageError("\n".join(explain(plan, report) for report in incomplete))
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise StageError("\n".join(str(error) for error in errors))
         return reports
 
 
@@ -284,8 +296,8 @@ def write_provenance(plan: Plan) -> None:
     (plan.run.root / "run.yaml").write_text(dump_settings(plan.settings))
     path = plan.run.root / "provenance.json"
     try:
-        starts = json.loads(path.read_text())
-    except (OSError, ValueError):
+        starts = list(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
         starts = []
     starts.append(
         {

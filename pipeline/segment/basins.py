@@ -134,6 +134,7 @@ def resolve(blocks: Iterable[Seams]) -> Assignment:
     target[~is_plateau] = label_at(loose[~is_plateau])
     if len(plateau):
         ends = seams.link_label, label_at(seams.link_beyond)
+        assert np.isin(ends[1], plateau).all(), "a plateau is missing"
         joined = csr_array(
             (np.ones(len(ends[0]), bool), tuple(np.searchsorted(plateau, end) for end in ends)),
             shape=(len(plateau), len(plateau)),

@@ -83,18 +83,29 @@ class Stage(ABC):
         return []
 
     def prepare(self) -> None:
-        """Once, before any block: create the outputs.
-
-        Raises:
-            ExistsError: an output was made by other parameters or inputs; LayoutError: it was
-            begun with blocks that these do not fit.
-        """
+        """Once, before any block: create the outputs that are not there yet."""
         for name, spec in self.output_specs().items():
             path, _, level = name.rpartition("/")
-            target = self.run.volume(name)
-            if not (target / "zarr.json").exists():
+            if not (self.run.volume(name) / "zarr.json").exists():
                 fingerprint = {"fingerprint": self.identity.fingerprint}
                 Volume.create(self.run.volume(path), spec, fingerprint, level)
+
+    def refuse_foreign_outputs(self) -> None:
+        """Raise if an output is there that is not of this stage, or was begun in other blocks.
+
+        Raises:
+            ExistsError: it was made by other parameters or inputs, or is no array; LayoutError: it
+            was begun with blocks that these do not fit.
+        """
+        for name in self.output_specs():
+            target = self.run.volume(name)
+            for path in (target.parent.parent, target.parent, target):
+                if path.exists() and not path.is_dir():
+                    raise ExistsError(
+                        f"{self.name} writes an array at {target}\nfound a file: {path}\n"
+                        "Move it away, or choose another run.name."
+                    )
+            if not (target / "zarr.json").exists():
                 continue
             volume = Volume.open(target)
             if volume.attributes.get("fingerprint") != self.identity.fingerprint:

@@ -1,0 +1,503 @@
+"""On disk, through the whole chain: one run file has one result, whoever computes it.
+
+Small volumes are segmented with several blocks, orders and runners. Every array, table and score
+that follows from the fragments is compared with the whole-volume twins of ``oracles``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import adapted_rand_error, variation_of_information
+
+from pipeline.config import Agglomerate, Data, Evaluate, Fragments, Run, Workers, checked_settings
+from pipeline.errors import ConfigError
+from pipeline.geometry import ZYX, Nm, Offsets, Roi, nanometres
+from pipeline.plan import Plan, make_plan
+from pipeline.stages.agglomerate import read_tree
+from pipeline.stages.stage import Stage
+from pipeline.tables import read_table
+from pipeline.volume import Volume, VolumeSpec
+from tests import oracles
+from workers.daisy_runner import DaisyRunner
+from workers.drive import drive
+from workers.runner import Progress, Runner
+from workers.serial_runner import SerialRunner
+from workers.state import StageReport
+
+Sides = tuple[int, int, int]
+DIRECT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+LONG = (*DIRECT, (-3, 0, 0), (0, -9, 0), (0, 0, -27), (1, -2, 4))
+STAGES = ("fragments", "edges", "relabel", "downsample", "evaluate")
+SWEEP = (0.2, 0.4, 0.6)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Arrays, and how to segment them. Longest along x, so that two coarser levels follow."""
+
+    size_nm: tuple[object, object, object]
+    vectors: tuple[tuple[int, int, int], ...]
+    fragments: dict[str, Any]
+    shape: Sides = (7, 14, 130)
+    begin: Sides = (-3, 10, 7)
+    """World voxel of the first voxel."""
+    roi: tuple[Sides, Sides] | None = None
+    """Begin in world voxels, and shape."""
+    is_float: bool = False
+    is_masked: bool = False
+    threshold: float = 0.45
+    dust_vx: int = 0
+
+    @property
+    def region(self) -> tuple[slice, ...]:
+        """The region segmented, as an index into the arrays."""
+        begin, shape = self.roi or (self.begin, self.shape)
+        return tuple(
+            slice(b - o, b - o + n) for b, n, o in zip(begin, shape, self.begin, strict=True)
+        )
+
+    def affinities(self) -> np.ndarray:
+        rng = np.random.default_rng(7)
+        noise = gaussian_filter(rng.random((len(self.vectors), *self.shape)), (0, 1, 2, 2))
+        values = (noise - noise.min()) / (noise.max() - noise.min())
+        if self.is_float:
+            return values.astype(np.float32)
+        return np.rint(values * 40).astype(np.uint8) * np.uint8(6)
+
+    def mask(self) -> np.ndarray:
+        found = np.ones(self.shape, np.uint8)
+        found[:, :8, 40:100] = 0
+        found[3] = 0
+        found[5:, 10:, :33] = 0
+        return found
+
+    def truth(self) -> tuple[np.ndarray, Sides]:
+        """Labels of a box that only overlaps the region, and its place in world voxels."""
+        rng = np.random.default_rng(8)
+        labels = rng.integers(0, 6, (5, 4, 20)).repeat(3, 1).repeat(5, 2).astype(np.uint64)
+        return labels * np.uint64(2**50 + 1), (self.begin[0] + 1, self.begin[1] - 2, self.begin[2])
+
+
+PLAIN = Scene(("4.04", "4.04", "4.04"), LONG, {"narrow_nm": 4.0, "wide_nm": 9.0})
+MASKED = Scene(
+    (40, 8, 8),
+    LONG[:5],
+    {"per_section": True, "narrow_nm": 4.0, "wide_nm": 16.0, "wide_share": 0.7},
+    roi=((-2, 11, 9), (6, 13, 121)),
+    is_masked=True,
+    threshold=0.6,
+    dust_vx=40,
+)
+FLOATS = Scene((16, 9, "12.5"), DIRECT, {"narrow_nm": 0.0, "wide_nm": 12.0}, is_float=True)
+SCENES = {"plain": PLAIN, "masked": MASKED, "floats": FLOATS}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run file decides."""
+
+    volumes: dict[str, np.ndarray]
+    """Fragments, and every level of the segmentation."""
+    merges: list[oracles.Merge]
+    sizes: dict[int, int]
+    scores: dict[str, Any]
+    reports: list[StageReport] = field(compare=False)
+    said: str = field(compare=False)
+
+    def assert_equals(self, other: Result) -> None:
+        assert self.volumes.keys() == other.volumes.keys()
+        for name, labels in other.volumes.items():
+            assert self.volumes[name].dtype == labels.dtype == np.uint64
+            assert np.array_equal(self.volumes[name], labels), name
+        assert self.merges == other.merges
+        assert self.sizes == other.sizes
+
+
+class ShuffledRunner(SerialRunner):
+    """Serial, in an order that nobody asked for, and every seventh block twice."""
+
+    def run(
+        self, stage: Stage, blocks: Sequence[int], workers: Workers, progress: Progress
+    ) -> str | None:
+        order = np.random.default_rng(len(blocks)).permutation(list(blocks)).tolist()
+        return super().run(stage, order + order[::7], workers, progress)
+
+
+class Bench:
+    """Writes the arrays of a scene, and runs it in one way after the other."""
+
+    def __init__(self, folder: Path, scene: Scene) -> None:
+        self.folder = folder
+        self.scene = scene
+        self._runs = 0
+        self._expected: Result | None = None
+        root = folder / "data.zarr"
+        self.write(root / "affinities", scene.affinities(), scene.begin, Offsets.of(scene.vectors))
+        self.write(root / "labels", *scene.truth())
+        self.write(root / "mask", scene.mask(), scene.begin)
+
+    def write(
+        self, path: Path, data: np.ndarray, begin: Sides, offsets: Offsets | None = None
+    ) -> None:
+        size = Nm.of(self.scene.size_nm)
+        spec = VolumeSpec(
+            shape=data.shape,
+            dtype=str(data.dtype),
+            voxel_size_nm=size,
+            offset_nm=nanometres(begin, size),
+            meaning=path.name,
+            shard_vx=ZYX(3, 8, 32),
+            offsets=offsets,
+        )
+        volume = Volume.create(path, spec)
+        volume.write(volume.roi, data)
+
+    def tree(self, blocks: Sides | dict[str, Sides], workers: int = 1) -> dict[str, Any]:
+        """A run file."""
+        root, scene = self.folder / "data.zarr", self.scene
+        data: dict[str, Any] = {name: str(root / name) for name in ("affinities", "labels")}
+        if scene.is_masked:
+            data["mask"] = str(root / "mask")
+        if scene.roi:
+            place, size = scene.roi, Nm.of(scene.size_nm)
+            data["roi"] = {
+                "offset": [str(n) for n in nanometres(place[0], size)],
+                "shape": [str(n) for n in nanometres(place[1], size)],
+            }
+        sides = blocks if isinstance(blocks, dict) else dict.fromkeys(STAGES, blocks)
+        return {
+            "run": {
+                "name": f"run{self._runs}",
+                "data": data,
+                "fragments": scene.fragments,
+                "agglomerate": {"threshold": scene.threshold, "dust_vx": scene.dust_vx},
+                "evaluate": {"thresholds": list(SWEEP)},
+            },
+            "machine": {
+                stage: {"block_vx": list(side), "workers": workers} for stage, side in sides.items()
+            },
+        }
+
+    def plan(self, blocks: Sides | dict[str, Sides], workers: int = 1) -> Plan:
+        self._runs += 1
+        settings = checked_settings(self.tree(blocks, workers), "the test")
+        return make_plan(settings, self.folder / "runs")
+
+    def run(self, runner: Runner, blocks: Sides | dict[str, Sides], workers: int = 1) -> Result:
+        plan, text = self.plan(blocks, workers), io.StringIO()
+        reports = drive(plan, plan.steps, runner, [], Console(file=text, width=200))
+        assert [report.name for report in reports] == [step.stage.name for step in plan.steps]
+        (table,) = plan.run.complete_tables(identity_of(plan, "agglomerate"))
+        tree, sizes = read_tree(table)
+        columns = (tree.a.tolist(), tree.b.tolist(), tree.score.tolist())
+        return Result(
+            volumes={
+                f"{level.parent.name}/{level.name}": read_all(level)
+                for level in sorted((plan.run.root / "volumes.zarr").glob("*/s*"))
+                if level.parent.name != "basins"
+            },
+            merges=[oracles.Merge(*row) for row in zip(*columns, strict=True)],
+            sizes=dict(zip(sizes.fragment.tolist(), sizes.size_vx.tolist(), strict=True)),
+            scores=json.loads(plan.run.scores.read_text()),
+            reports=reports,
+            said=text.getvalue(),
+        )
+
+    @property
+    def expected(self) -> Result:
+        """The result by ``oracles``; without the scores of the sweep."""
+        if self._expected is None:
+            self._expected = expected_of(self.scene)
+        return self._expected
+
+
+def identity_of(plan: Plan, stage: str) -> Any:
+    (step,) = plan.select(stage)
+    return step.stage.identity
+
+
+def read_all(path: Path) -> np.ndarray:
+    volume = Volume.open(path).at_origin()
+    return volume.read(Roi((0, 0, 0), volume.spec.shape))
+
+
+def expected_of(scene: Scene) -> Result:
+    affinities = scene.affinities()[(slice(None), *scene.region)]
+    if scene.is_float:
+        affinities = oracles.quantised(affinities)
+    valid = scene.mask()[scene.region] != 0
+    if not scene.is_masked:
+        valid[:] = True
+    settings = Fragments(**scene.fragments)
+    heights = oracles.heights(
+        affinities[:3],
+        [float(str(size)) for size in scene.size_nm],
+        settings.per_section,
+        settings.narrow_nm,
+        settings.wide_nm,
+        settings.wide_share,
+    )
+    fragments = oracles.watershed(heights, valid, settings.per_section).labels
+    merges, _ = oracles.merges(
+        oracles.direct(oracles.region_edges(affinities, fragments, scene.vectors))
+    )
+    sizes = oracles.sizes(fragments)
+
+    def segmentation(threshold: float) -> np.ndarray:
+        names = oracles.cut(merges, sizes, threshold, scene.dust_vx)
+        return oracles.relabelled(fragments, names)
+
+    levels = {"fragments/s0": fragments, "segmentation/s0": segmentation(scene.threshold)}
+    size, finest = [float(str(n)) for n in scene.size_nm], levels["segmentation/s0"]
+    while max(finest.shape) > 64:
+        factors = [2 if n < 2 * min(size) else 1 for n in size]
+        finest = oracles.most_frequent(finest, factors)
+        size = [n * f for n, f in zip(size, factors, strict=True)]
+        levels[f"segmentation/s{len(levels) - 1}"] = finest
+    assert len(levels) >= 3
+
+    labels, place = scene.truth()
+    begin, shape = scene.roi or (scene.begin, scene.shape)
+    low = np.maximum(place, begin)
+    high = np.minimum(np.add(place, labels.shape), np.add(begin, shape))
+    in_truth = labels[tuple(slice(a - p, b - p) for a, b, p in zip(low, high, place, strict=True))]
+    in_region = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, begin, strict=True))
+    assert in_truth.shape != labels.shape, "the truth overhangs"
+    scores = {
+        str(threshold): scores_of(segmentation(threshold)[in_region], in_truth)
+        for threshold in (*SWEEP, scene.threshold)
+    }
+    return Result(levels, merges, sizes, scores, [], "")
+
+
+def scores_of(segments: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """By scikit-image, which needs small ids."""
+    small = [np.unique(labels, return_inverse=True)[1] for labels in (truth, segments)]
+    assert (truth == 0).any()
+    split, merge = variation_of_information(*small, ignore_labels=(0,))
+    error, _, _ = adapted_rand_error(*small, ignore_labels=(0,))
+    return {"voi_split": split, "voi_merge": merge, "voi": split + merge, "arand": error}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bench]:
+    """The bench of a scene, by its name; made once."""
+    benches: dict[str, Bench] = {}
+
+    def of(name: str) -> Bench:
+        if name not in benches:
+            benches[name] = Bench(tmp_path_factory.mktemp(name), SCENES[name])
+        return benches[name]
+
+    return of
+
+
+SMALL, MEDIUM, WHOLE = (3, 5, 40), (4, 6, 47), (7, 14, 130)
+# Stages need not agree: an edge block then reads fragments of several fragment blocks, and so on.
+MIXED = {
+    "fragments": (2, 7, 50),
+    "edges": (3, 5, 44),
+    "relabel": (7, 4, 65),
+    "downsample": (2, 3, 17),
+    "evaluate": (5, 14, 31),
+}
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("scene", "runner", "blocks", "workers"),
+    [
+        pytest.param("plain", SerialRunner(), SMALL, 1, id="plain-serial-small"),
+        pytest.param("plain", SerialRunner(), MEDIUM, 1, id="plain-serial-medium"),
+        pytest.param("plain", SerialRunner(), WHOLE, 1, id="plain-serial-whole"),
+        pytest.param("plain", DaisyRunner(), MEDIUM, 2, id="plain-daisy2-medium"),
+        pytest.param("masked", SerialRunner(), MEDIUM, 1, id="masked-serial-medium"),
+        pytest.param("floats", ShuffledRunner(), MEDIUM, 1, id="floats-shuffled-medium"),
+        pytest.param("plain", ShuffledRunner(), SMALL, 1, id="plain-shuffled", marks=slow),
+        pytest.param("plain", ShuffledRunner(), MIXED, 1, id="plain-mixed", marks=slow),
+        pytest.param("plain", SerialRunner(), (2, 3, 20), 1, id="plain-smallest", marks=slow),
+        pytest.param("plain", DaisyRunner(), MIXED, 1, id="plain-daisy1", marks=slow),
+        pytest.param("plain", DaisyRunner(), SMALL, 4, id="plain-daisy4", marks=slow),
+        pytest.param("masked", SerialRunner(), WHOLE, 1, id="masked-whole", marks=slow),
+        pytest.param("masked", ShuffledRunner(), MIXED, 1, id="masked-mixed", marks=slow),
+        pytest.param("masked", SerialRunner(), (2, 3, 20), 1, id="masked-smallest", marks=slow),
+        pytest.param("masked", DaisyRunner(), MEDIUM, 1, id="masked-daisy1", marks=slow),
+        pytest.param("masked", DaisyRunner(), MIXED, 2, id="masked-daisy2", marks=slow),
+        pytest.param("masked", DaisyRunner(), SMALL, 4, id="masked-daisy4", marks=slow),
+        pytest.param("floats", SerialRunner(), WHOLE, 1, id="floats-whole", marks=slow),
+        pytest.param("floats", SerialRunner(), SMALL, 1, id="floats-small", marks=slow),
+        pytest.param("floats", DaisyRunner(), MIXED, 4, id="floats-daisy4", marks=slow),
+    ],
+)
+def test_a_run_has_one_result_for_every_tiling_order_and_runner(
+    bench, scene, runner, blocks, workers
+):
+    here = bench(scene)
+    result = here.run(runner, blocks, workers)
+    result.assert_equals(here.expected)
+    assert len(here.expected.merges) > 20
+    found = {str(scores["threshold"]): scores for scores in result.scores["thresholds"]}
+    found[str(here.scene.threshold)] = result.scores
+    assert found.keys() == here.expected.scores.keys()
+    for threshold, scores in here.expected.scores.items():
+        for name, value in scores.items():
+            assert found[threshold][name] == pytest.approx(value, abs=1e-9), (threshold, name)
+    assert result.scores["best"] == min(result.scores["thresholds"], key=lambda s: s["voi"])
+    # Not only to 1e-9: the file of one scene has the same bits whatever made it.
+    first = here.folder / "scores.json"
+    if first.exists():
+        assert result.scores == json.loads(first.read_text())
+    first.write_text(json.dumps(result.scores))
+
+
+def test_blocks_outside_the_mask_are_counted_and_not_computed(bench):
+    here = bench("masked")
+    plan = here.plan((2, 4, 40))
+    drive(plan, plan.steps[:3], SerialRunner(), [], Console(quiet=True))
+    valid = here.scene.mask()[here.scene.region] != 0
+    begin = here.scene.roi[0]
+    for stage in ("fragments_blockwise", "edges_blockwise"):
+        (step,) = plan.select(stage)
+        empty = [
+            block.index
+            for block in step.stage.grid
+            if not valid[
+                tuple(
+                    slice(a - o, b - o)
+                    for a, b, o in zip(block.write.begin, block.write.end, begin, strict=True)
+                )
+            ].any()
+        ]
+        records = plan.run.records(step.stage.identity, step.stage.grid.name)
+        assert 0 < len(empty) < len(step.stage.grid) == len(records)
+        assert [index for index, record in sorted(records.items()) if record.masked] == empty
+        assert plan.run.completion(step.stage.identity)["masked"] == len(empty)
+    tables = plan.run.complete_tables(identity_of(plan, "fragments_blockwise"))
+    assert all(len(read_table(tables[index])["loose"]) == 0 for index in empty)
+
+
+def test_a_result_of_nothing_but_background_raises_an_alarm(bench, tmp_path):
+    here = bench("plain")
+    here.write(tmp_path / "empty", np.zeros(here.scene.shape, np.uint8), here.scene.begin)
+    tree = here.tree(WHOLE)
+    tree["run"]["data"]["mask"] = str(tmp_path / "empty")
+    plan = make_plan(checked_settings(tree, "the test"), tmp_path)
+    text = io.StringIO()
+    drive(plan, plan.steps, SerialRunner(), [], Console(file=text, width=200))
+    for stage in ("fragments_blockwise", "edges_blockwise", "relabel_blockwise"):
+        assert f"WARNING: {stage} wrote nothing but background" in text.getvalue()
+
+
+def test_a_stage_whose_inputs_are_not_there_is_refused_and_leaves_nothing(bench):
+    plan = bench("plain").plan(WHOLE)
+    with pytest.raises(ConfigError, match="edges_blockwise needs resolve_fragments"):
+        drive(plan, plan.select("edges_blockwise"), SerialRunner(), [], Console(quiet=True))
+    assert not (plan.run.root / "volumes.zarr").exists()
+    drive(plan, plan.steps[:2], SerialRunner(), [], Console(quiet=True))
+    drive(plan, plan.select("edges_blockwise"), SerialRunner(), [], Console(quiet=True))
+
+
+# Which settings decide which numbers
+
+FIRST_TOUCHED = {
+    "data.affinities": ("other", "fragments_blockwise"),
+    "data.offsets": ([*DIRECT, (0, 0, -5)], "edges_blockwise"),
+    "data.labels": ("other", "evaluate"),
+    "data.mask": ("mask", "fragments_blockwise"),
+    "data.roi": ("roi", "fragments_blockwise"),
+    "data.raw": ("mask", ()),  # any volume; it is only shown
+    "fragments.per_section": (True, "fragments_blockwise"),
+    "fragments.narrow_nm": (5.0, "fragments_blockwise"),
+    "fragments.wide_nm": (10.0, "fragments_blockwise"),
+    "fragments.wide_share": (0.41, "fragments_blockwise"),
+    "agglomerate.threshold": (0.46, ("relabel_blockwise", "evaluate")),
+    "agglomerate.dust_vx": (1, ("relabel_blockwise", "evaluate")),
+    "evaluate.thresholds": ([0.2, 0.4], "evaluate"),
+}
+NOT_A_CHOICE = {"agglomerate.method"}
+"""There is one, so far."""
+
+
+def test_every_setting_that_decides_numbers_is_listed_here():
+    sections = {"data": Data, "fragments": Fragments, "agglomerate": Agglomerate}
+    sections["evaluate"] = Evaluate
+    assert sections.keys() | {"name"} == Run.model_fields.keys()
+    every = {f"{name}.{key}" for name, kind in sections.items() for key in kind.model_fields}
+    assert every == FIRST_TOUCHED.keys() | NOT_A_CHOICE
+
+
+@pytest.fixture(scope="module")
+def fingerprinted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Callable[..., Any]]:
+    """A bench whose affinities do not carry their offsets, and the fingerprints of its runs."""
+    here = Bench(tmp_path_factory.mktemp("fingerprints"), PLAIN)
+    root = here.folder / "data.zarr"
+    few, labels = PLAIN.affinities()[:4], PLAIN.truth()[0]
+    here.write(root / "bare", few, PLAIN.begin)
+    few[0, 1, 1, 1] ^= 1
+    here.write(root / "other_affinities", few, PLAIN.begin)
+    labels[0, 0, 0] ^= np.uint64(1)
+    here.write(root / "other_labels", labels, PLAIN.truth()[1])
+
+    def fingerprints(key: str | None = None, value: Any = None) -> dict[str, str]:
+        tree = here.tree(MEDIUM)
+        tree["run"]["data"]["affinities"] = str(root / "bare")
+        tree["run"]["data"]["offsets"] = [*DIRECT, (0, 0, -3)]
+        if key is not None:
+            section, name = key.split(".")
+            if value == "other":
+                value = str(root / f"other_{name}")
+            elif value == "mask":
+                value = str(root / "mask")
+            elif value == "roi":
+                begin, shape = nanometres(PLAIN.begin, Nm.of(PLAIN.size_nm)), (6, 14, 130)
+                ends = nanometres(shape, Nm.of(PLAIN.size_nm))
+                value = {"offset": [str(n) for n in begin], "shape": [str(n) for n in ends]}
+            tree["run"][section][name] = value
+        plan = make_plan(checked_settings(tree, "the test"), here.folder / "runs")
+        return {step.stage.name: step.stage.identity.fingerprint for step in plan.steps}
+
+    return here, fingerprints
+
+
+@pytest.mark.parametrize("key", FIRST_TOUCHED)
+def test_a_setting_changes_the_fingerprint_of_the_stages_it_decides_and_of_no_other(
+    fingerprinted, key
+):
+    here, fingerprints = fingerprinted
+    value, touched = FIRST_TOUCHED[key]
+    plan = here.plan(MEDIUM)
+    upstream = {
+        step.stage.name: {identity.stage for identity in step.stage.upstream} for step in plan.steps
+    }
+    expected = {touched} if isinstance(touched, str) else set(touched)
+    for stage, needs in upstream.items():
+        if needs & expected:
+            expected.add(stage)
+    before, after = fingerprints(), fingerprints(key, value)
+    assert {stage for stage in before if before[stage] != after[stage]} == expected
+
+
+def test_a_voxel_size_belongs_to_the_fingerprint(tmp_path):
+    one = Bench(tmp_path / "one", PLAIN)
+    other = Bench(tmp_path / "other", Scene((4, 4, 4), LONG, PLAIN.fragments))
+    for first, second in zip(one.plan(SMALL).steps, other.plan(SMALL).steps, strict=True):
+        assert first.stage.identity.fingerprint != second.stage.identity.fingerprint
+
+
+def test_blocks_workers_and_the_name_of_a_run_do_not_belong_to_the_fingerprint(bench):
+    here = bench("plain")
+    one, other = here.plan(SMALL, workers=1), here.plan(MIXED, workers=7)
+    assert one.run.root != other.run.root
+    assert [step.stage.identity for step in one.steps] == [
+        step.stage.identity for step in other.steps
+    ]
