@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from pipeline.config import RoiNm, Settings, Workers
-from pipeline.content import content_fingerprint
-from pipeline.errors import (
-    ConfigError,
-    DtypeError,
-    ExistsError,
-    LayoutError,
-    MetadataError,
-    RoiError,
-    ShapeError,
-)
-from pipeline.geometry import ZYX, BlockGrid, Nm, Offsets, Roi, describe, voxels
-from pipeline.rundir import Identity, RunDirectory
+from pipeline.config import Settings, Workers
+from pipeline.errors import ConfigError, LayoutError
+from pipeline.geometry import ZYX, BlockGrid, Roi, nanometres
+from pipeline.inputs import open_inputs
+from pipeline.rundir import RunDirectory
 from pipeline.segment.downsample import halved_axes
 from pipeline.segment.fragments import FragmentRule
 from pipeline.stages.agglomerate import Agglomerate, RelabelBlockwise
@@ -30,7 +18,7 @@ from pipeline.stages.edges import EdgesBlockwise
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import FragmentsBlockwise, ResolveFragments
 from pipeline.stages.stage import Stage
-from pipeline.volume import Volume, VolumeSpec
+from pipeline.volume import VolumeSpec
 
 COARSEST_SIDE_VX = 64
 """The pyramid ends with the level whose sides are all at most this long."""
@@ -85,72 +73,24 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
     Raises:
         PipelineError: of the kind that fits, naming the array or key, before anything is written.
     """
-    run, data = settings.run, settings.run.data
+    run, machine = settings.run, settings.machine
     where = RunDirectory(runs / run.name)
-    if data.affinities is None:
-        raise ConfigError(
-            "run.data.affinities must name an array of affinities to start from\n"
-            "Make one from affinities, a boundary map or an interior map: pea ingest SOURCE DEST"
-        )
-    refuse_nested(where.root, (data.affinities, data.labels, data.mask))
-    affinities = Volume.open(data.affinities)
-    offsets = checked_affinities(affinities, data.offsets)
-    size = affinities.spec.voxel_size_nm
-    roi = region(affinities, data.roi)
-    inputs = {"affinities": content_fingerprint(affinities, where.root)}
-    if data.mask is not None:
-        mask = checked_partner(Volume.open(data.mask), size, roi, "mask")
-        if mask.dtype.kind not in "bui":
-            raise DtypeError(
-                f"a mask must hold integers or bool, found {mask.dtype}: {data.mask}\n"
-                "Voxels to segment are those that are not 0."
-            )
-        if not mask.roi.contains(roi):
-            raise RoiError(
-                f"a mask must cover the region: {data.mask}\nthe mask has "
-                f"{describe(mask.roi, size)}\nthe region is {describe(roi, size)}"
-            )
-        inputs["mask"] = content_fingerprint(mask, where.root)
-    region_parameters = {
-        "roi": [list(roi.begin), list(roi.shape)],
-        "voxel_size_nm": size.numbers(),
-    }
+    given = open_inputs(run.data, where.root)
+    roi, size, affinities = given.roi, given.voxel_size_nm, given.affinities.path
+    whole = BlockGrid(roi, ZYX.of(roi.shape))
+    labels = VolumeSpec(
+        shape=tuple(roi.shape),
+        dtype="uint64",
+        voxel_size_nm=size,
+        offset_nm=nanometres(roi.begin, size),
+        meaning="labels",
+    )
 
-    def labels_spec(meaning: str, workers: Workers) -> VolumeSpec:
-        return VolumeSpec(
-            shape=tuple(roi.shape),
-            dtype="uint64",
-            voxel_size_nm=size,
-            offset_nm=Nm(*(b * s for b, s in zip(roi.begin, size, strict=True))),
-            meaning=meaning,
-            shard_vx=workers.block_vx,
-        )
+    def output(meaning: str, workers: Workers) -> VolumeSpec:
+        return replace(labels, meaning=meaning, shard_vx=workers.block_vx)
 
-    machine = settings.machine
-    steps: list[Step] = []
-
-    def add(
-        kind: Callable[..., Stage],
-        name: str,
-        workers: Workers,
-        upstream: tuple[Identity, ...],
-        parameters: Mapping[str, Any],
-        grid: BlockGrid,
-        external: Mapping[str, str] | None = None,
-        **fields: Any,
-    ) -> Identity:
-        before = {identity.stage: identity.fingerprint for identity in upstream}
-        revision = kind.revision  # type: ignore[attr-defined]
-        identity = Identity(name, revision, dict(parameters), before | dict(external or {}))
-        stage = kind(
-            name=name, run=where, grid=grid, identity=identity, upstream=upstream, **fields
-        )
-        check_memory(stage, workers)
-        steps.append(Step(stage, workers))
-        return identity
-
-    def whole(of: Roi) -> BlockGrid:
-        return BlockGrid(of, ZYX.of(of.shape))
+    def contents(*names: str) -> dict[str, str]:
+        return {name: given.contents[name] for name in names if name in given.contents}
 
     rule = FragmentRule(
         size,
@@ -159,201 +99,88 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
         run.fragments.wide_nm,
         run.fragments.wide_share,
     )
-    fragments = add(
-        FragmentsBlockwise,
-        "fragments_blockwise",
-        machine.fragments,
-        (),
-        region_parameters | run.fragments.model_dump(),
-        BlockGrid(roi, machine.fragments.block_vx, rule.halo_below_vx, rule.halo_above_vx),
-        inputs,
-        affinities=data.affinities,
-        mask=data.mask,
+    fragments = FragmentsBlockwise(
+        name="fragments_blockwise",
+        run=where,
+        grid=BlockGrid(roi, machine.fragments.block_vx, rule.halo_below_vx, rule.halo_above_vx),
+        upstream=(),
+        contents=contents("affinities", "mask"),
+        affinities=affinities,
+        mask=given.mask.path if given.mask else None,
         rule=rule,
-        basins=labels_spec("basins", machine.fragments),
+        basins=output("basins", machine.fragments),
     )
-    resolved = add(
-        ResolveFragments, "resolve_fragments", machine.agglomerate, (fragments,), {}, whole(roi)
+    resolved = ResolveFragments(
+        name="resolve_fragments", run=where, grid=whole, upstream=(fragments.identity,), contents={}
     )
-    edges = add(
-        EdgesBlockwise,
-        "edges_blockwise",
-        machine.edges,
-        (resolved,),
-        {"offsets": offsets.numbers()},
-        BlockGrid(roi, machine.edges.block_vx, offsets.halo_below_vx, offsets.halo_above_vx),
-        {"affinities": inputs["affinities"]},
-        affinities=data.affinities,
-        offsets=offsets,
-        fragments=labels_spec("fragments", machine.edges),
+    edges = EdgesBlockwise(
+        name="edges_blockwise",
+        run=where,
+        grid=BlockGrid(
+            roi, machine.edges.block_vx, given.offsets.halo_below_vx, given.offsets.halo_above_vx
+        ),
+        upstream=(resolved.identity,),
+        contents=contents("affinities"),
+        affinities=affinities,
+        offsets=given.offsets,
+        fragments=output("fragments", machine.edges),
     )
-    tree = add(
-        Agglomerate,
-        "agglomerate",
-        machine.agglomerate,
-        (edges,),
-        {"method": run.agglomerate.method},
-        whole(roi),
+    tree = Agglomerate(
+        name="agglomerate",
+        run=where,
+        grid=whole,
+        upstream=(edges.identity,),
+        contents={},
+        method=run.agglomerate.method,
     )
-    cut: dict[str, Any] = {
-        "threshold": run.agglomerate.threshold,
-        "dust_vx": run.agglomerate.dust_vx,
-    }
-    finer = add(
-        RelabelBlockwise,
-        "relabel_blockwise",
-        machine.relabel,
-        (tree,),
-        cut,
-        BlockGrid(roi, machine.relabel.block_vx),
-        segmentation=labels_spec("segmentation", machine.relabel),
-        **cut,
+    relabel = RelabelBlockwise(
+        name="relabel_blockwise",
+        run=where,
+        grid=BlockGrid(roi, machine.relabel.block_vx),
+        upstream=(tree.identity,),
+        contents={},
+        threshold=run.agglomerate.threshold,
+        dust_vx=run.agglomerate.dust_vx,
+        segmentation=output("segmentation", machine.relabel),
     )
+    steps = [
+        Step(fragments, machine.fragments),
+        Step(resolved, machine.agglomerate),
+        Step(edges, machine.edges),
+        Step(tree, machine.agglomerate),
+        Step(relabel, machine.relabel),
+    ]
+    finer: Stage = relabel
     for level, (factors, spec) in enumerate(
-        pyramid(labels_spec("segmentation", machine.downsample)), start=1
+        pyramid(output("segmentation", machine.downsample)), start=1
     ):
-        finer = add(
-            DownsampleBlockwise,
-            f"downsample_blockwise_{level}",
-            machine.downsample,
-            (finer,),
-            {"factors": list(factors)},
-            BlockGrid(Roi((0, 0, 0), spec.shape), machine.downsample.block_vx),
+        finer = DownsampleBlockwise(
+            name=f"downsample_blockwise_{level}",
+            run=where,
+            grid=BlockGrid(Roi((0, 0, 0), spec.shape), machine.downsample.block_vx),
+            upstream=(finer.identity,),
+            contents={},
             level=level,
             factors=factors,
             spec=spec,
         )
-    if data.labels is not None:
-        truth = checked_partner(Volume.open(data.labels), size, roi, "labels")
-        if truth.dtype.kind != "u":
-            raise DtypeError(
-                f"labels must be unsigned integers, found {truth.dtype}: {data.labels}\n"
-                "Ingest them: pea ingest SOURCE DEST --as labels"
-            )
-        add(
-            Evaluate,
-            "evaluate",
-            machine.evaluate,
-            (tree,),
-            cut | {"thresholds": list(run.evaluate.thresholds)},
-            BlockGrid(roi.intersect(truth.roi), machine.evaluate.block_vx),
-            {"labels": content_fingerprint(truth, where.root)},
-            truth=data.labels,
+        steps.append(Step(finer, machine.downsample))
+    if given.truth is not None:
+        scores = Evaluate(
+            name="evaluate",
+            run=where,
+            grid=BlockGrid(roi.intersect(given.truth.roi), machine.evaluate.block_vx),
+            upstream=(tree.identity,),
+            contents=contents("labels"),
+            truth=given.truth.path,
+            threshold=run.agglomerate.threshold,
             thresholds=run.evaluate.thresholds,
-            **cut,
+            dust_vx=run.agglomerate.dust_vx,
         )
+        steps.append(Step(scores, machine.evaluate))
+    for step in steps:
+        check_memory(step.stage, step.workers)
     return Plan(settings, where, tuple(steps))
-
-
-def refuse_nested(root: Path, inputs: Sequence[Path | None]) -> None:
-    """Raise if a run would write into its inputs, or read what it writes.
-
-    Raises:
-        ExistsError: naming both paths.
-    """
-    place = root.resolve()
-    if root.exists() and not root.is_dir():
-        raise ExistsError(
-            f"a run directory must be a directory, found a file: {root}\n"
-            "Choose another run.name, or another place with --runs."
-        )
-    for path in inputs:
-        if path is None:
-            continue
-        source = path.resolve()
-        if place.is_relative_to(source) or source.is_relative_to(place):
-            raise ExistsError(
-                f"a run directory and its inputs must lie apart: {root}\nfound the input {path}\n"
-                "Choose another run.name, or another place with --runs."
-            )
-
-
-def checked_affinities(volume: Volume, given: Offsets | None) -> Offsets:
-    """The offsets of an array of affinities.
-
-    Raises:
-        ShapeError, DtypeError, MetadataError, ConfigError: it cannot be one.
-    """
-    spec, path = volume.spec, volume.path
-    if spec.channels is None:
-        raise ShapeError(
-            f"affinities have axes (channel, z, y, x), found shape {spec.shape}: {path}\n"
-            "A boundary or interior map becomes affinities by pea ingest --as boundary|interior."
-        )
-    if volume.dtype != np.uint8 and volume.dtype.kind != "f":
-        raise DtypeError(
-            f"affinities must be uint8, or floats in [0, 1]; found {volume.dtype}: {path}"
-        )
-    if given and spec.offsets and given != spec.offsets:
-        raise MetadataError(
-            f"offsets contradict each other: {path}\nits attribute neighborhood is "
-            f"{spec.offsets.numbers()}\nrun.data.offsets is {given.numbers()}"
-        )
-    offsets = spec.offsets or given
-    if offsets is None:
-        raise MetadataError(
-            f"offsets of the channels are not known: {path} has no attribute neighborhood\n"
-            "Give run.data.offsets: channel c at voxel v relates v and v + offset."
-        )
-    if spec.channels != len(offsets):
-        raise ShapeError(
-            f"affinities need one channel for each offset: {path}\n"
-            f"found {spec.channels} channels, {len(offsets)} offsets {offsets.numbers()}"
-        )
-    # A section has no pairs along z, and is a volume all the same; a long offset is a mistake.
-    for vector in offsets.vectors[Offsets.NUM_DIRECT :]:
-        if any(abs(n) >= side for n, side in zip(vector, spec.shape[1:], strict=True)):
-            raise ConfigError(
-                f"offsets must be shorter than the volume, found {list(vector)}: "
-                f"{path} has sides {spec.shape[1:]}"
-            )
-    return offsets
-
-
-def checked_partner(
-    volume: Volume, voxel_size_nm: Nm, roi: Roi, what: str, other: str = "affinities"
-) -> Volume:
-    """A volume on the grid of another.
-
-    Raises:
-        MetadataError: other voxels; RoiError: no voxel in common; ShapeError: channels.
-    """
-    spec, path = volume.spec, volume.path
-    if spec.channels is not None:
-        raise ShapeError(f"{what} must have axes (z, y, x), found shape {spec.shape}: {path}")
-    if spec.voxel_size_nm != voxel_size_nm:
-        raise MetadataError(
-            f"{what} and {other} must have one voxel size: {path}\n"
-            f"{what} {spec.voxel_size_nm} nm, {other} {voxel_size_nm} nm"
-        )
-    if volume.roi.intersect(roi).empty:
-        raise RoiError(
-            f"{what} and the region must overlap: {path}\n{what} cover "
-            f"{describe(volume.roi, voxel_size_nm)}\nthe region is {describe(roi, voxel_size_nm)}"
-        )
-    return volume
-
-
-def region(volume: Volume, given: RoiNm | None) -> Roi:
-    """The region of a run, in world voxels.
-
-    Raises:
-        RoiError: not whole voxels, empty, or not inside the volume.
-    """
-    if given is None:
-        return volume.roi
-    size = volume.spec.voxel_size_nm
-    begin, shape = (
-        voxels(length, size, f"run.data.roi.{name}")
-        for length, name in ((given.offset, "offset"), (given.shape, "shape"))
-    )
-    roi = Roi(begin, shape)
-    if min(shape) < 1 or not volume.roi.contains(roi):
-        raise RoiError(
-            f"run.data.roi must lie inside the affinities: {volume.path}\n"
-            f"the region is {describe(roi, size)}\nthe affinities have {describe(volume.roi, size)}"
-        )
-    return roi
 
 
 def pyramid(spec: VolumeSpec) -> list[tuple[ZYX, VolumeSpec]]:
@@ -366,7 +193,7 @@ def pyramid(spec: VolumeSpec) -> list[tuple[ZYX, VolumeSpec]]:
         spec = replace(
             spec,
             shape=tuple(-(-side // f) for side, f in zip(spec.shape, factors, strict=True)),
-            voxel_size_nm=Nm(*(s * f for s, f in zip(spec.voxel_size_nm, factors, strict=True))),
+            voxel_size_nm=nanometres(factors, spec.voxel_size_nm),
         )
         levels.append((factors, spec))
     return levels

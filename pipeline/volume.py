@@ -263,7 +263,7 @@ class Volume:
             raise DataError(
                 f"damaged or missing chunk in {self.path}, voxels {tuple(roi.begin)} to "
                 f"{tuple(roi.end)}: {first_line(error)}\n"
-                "Make it again: an array of yours by `pea ingest`, one of a run by `pea drop STAGE`."
+                "Make it again: an array of yours by `pea ingest`, one of a run by `pea drop`."
             ) from error
 
     def write(self, roi: Roi, data: np.ndarray) -> None:
@@ -292,8 +292,8 @@ class Volume:
             self._array[index] = data
         except (BaseZarrError, ValueError, RuntimeError, EOFError):
             # Where a shard reaches beyond the array zarr reads it first, and it may be damaged.
-            for shard in self.shards(roi):
-                shard.unlink(missing_ok=True)
+            for file in self.shards(roi):
+                file.unlink(missing_ok=True)
             self._array[index] = data
 
     def shards(self, roi: Roi) -> list[Path]:

@@ -57,7 +57,6 @@ FRAGMENTS_PY = "pipeline/segment/fragments.py"
 BASINS_PY = "pipeline/segment/basins.py"
 EDGES_PY = "pipeline/segment/edges.py"
 GEOMETRY_PY = "pipeline/geometry.py"
-PLAN_PY = "pipeline/plan.py"
 
 MISTAKES = (
     Mistake(
@@ -225,45 +224,44 @@ MISTAKES = (
     ),
     Mistake(
         "a parameter of fragments left out of the fingerprint",
-        PLAN_PY,
-        "region_parameters | run.fragments.model_dump(),",
-        'region_parameters | run.fragments.model_dump(exclude={"wide_share"}),',
+        "pipeline/stages/fragments.py",
+        '"wide_share": self.rule.wide_share,\n',
+        "",
         FINGERPRINTS,
     ),
     Mistake(
         "the region left out of the fingerprint",
-        PLAN_PY,
-        '"roi": [list(roi.begin), list(roi.shape)],\n',
+        "pipeline/stages/fragments.py",
+        '"roi": [list(total.begin), list(total.shape)],\n',
         "",
         FINGERPRINTS,
     ),
     Mistake(
         "the offsets left out of the fingerprint",
-        PLAN_PY,
-        '{"offsets": offsets.numbers()},',
-        "{},",
+        "pipeline/stages/edges.py",
+        '{"offsets": self.offsets.numbers()}',
+        "{}",
         FINGERPRINTS,
     ),
     Mistake(
         "the dust left out of the fingerprint",
-        PLAN_PY,
-        "        cut,\n        BlockGrid(roi, machine.relabel.block_vx),",
-        '        {"threshold": run.agglomerate.threshold},\n'
-        "        BlockGrid(roi, machine.relabel.block_vx),",
+        "pipeline/stages/agglomerate.py",
+        'return {"threshold": self.threshold, "dust_vx": self.dust_vx}',
+        'return {"threshold": self.threshold}',
         FINGERPRINTS,
     ),
     Mistake(
         "the thresholds left out of the fingerprint",
-        PLAN_PY,
-        'cut | {"thresholds": list(run.evaluate.thresholds)},',
-        "cut,",
+        "pipeline/stages/evaluate.py",
+        '"thresholds": list(self.thresholds),\n',
+        "",
         FINGERPRINTS,
     ),
     Mistake(
         "the stage before left out of the fingerprint",
-        PLAN_PY,
-        "before | dict(external or {})",
-        "dict(external or {})",
+        "pipeline/stages/stage.py",
+        "before | dict(self.contents)",
+        "dict(self.contents)",
         FINGERPRINTS,
     ),
 )

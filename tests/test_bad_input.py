@@ -242,7 +242,7 @@ def pickled(case: Case) -> None:
     }  # fmt: skip
     (path / ".zarray").write_text(json.dumps(meta))
     (path / ".zattrs").write_text(json.dumps({"voxel_size": [40, 8, 8]}))
-    (path / "0.0.0.0").write_bytes(canary(case))
+    (path / "0.0.0.0").write_bytes(canary(case))  # noqa: S104 - a chunk
 
 
 def pickled_bytes(case: Case) -> None:
@@ -397,7 +397,8 @@ DEEP = "run: " + "[" * 5000 + "]" * 5000
 POSITIVE = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 REFUSED = [
-    Bad("1", "missing path", missing_path, NotFoundError, ("affinitis", "affinities/s0, labels/s0")),
+    Bad("1", "missing path", missing_path, NotFoundError, ("affinitis",
+        "affinities/s0, labels/s0")),
     Bad("1", "path too long", key("run.data.affinities", "a" * 300), NotFoundError, ("aaa",)),
     Bad("1", "no run file", command("run", "all", "{folder}/no.yaml"), NotFoundError, ("no.yaml",)),
     Bad("1", "run file is a folder", command("plan", "{folder}"), ConfigError, ("run file",)),
@@ -412,7 +413,8 @@ REFUSED = [
         MetadataError, ("offsets", "neighborhood")),
     Bad("4", "broken multiscales",
         lambda c: (c.data / "affinities/zarr.json").write_text(
-            '{"zarr_format": 3, "node_type": "group", "attributes": {"ome": {"multiscales": [7]}}}'),
+            '{"zarr_format": 3, "node_type": "group", '
+            '"attributes": {"ome": {"multiscales": [7]}}}'),
         MetadataError, ("affinities", "metadata")),
     Bad("5", "unknown codec", codec, FormatError, ("snappyish",)),
     Bad("6", "object dtype with a pickle filter", pickled, FormatError, ("affinities",)),
@@ -428,14 +430,16 @@ REFUSED = [
         ("labels must have axes (z, y, x)",)),
     Bad("8", "an axis of length 0", lambda c: c.change("affinities", lambda m: m.update(
         shape=[3, 0, 40, 44])), ShapeError, ("none empty", "affinities")),
-    Bad("12", "a mask of floats", with_mask(labels_of("f4", "mask")), DtypeError, ("mask", "float32")),
+    Bad("12", "a mask of floats", with_mask(labels_of("f4", "mask")), DtypeError, ("mask",
+        "float32")),
     Bad("15", "NaN affinities", floats(lambda a: a.__setitem__((0, 3, 4, slice(5, 9)), np.nan)),
         StageError, ("DataError", "4 values", "nan", "log: "), scans=True),
     Bad("15", "infinite affinities", floats(lambda a: a.__setitem__((2, 1, 1, 1), np.inf)),
         StageError, ("1 values", "inf"), scans=True),
     Bad("16", "affinities of 0 to 255 in floats", floats(lambda a: np.multiply(a, 255, out=a)),
         StageError, ("[0, 1]", "DataError"), scans=True),
-    Bad("16", "negative affinities", floats(lambda a: a.__setitem__((1, 0, 0, 0), -0.5)), StageError,
+    Bad("16", "negative affinities", floats(lambda a: a.__setitem__((1, 0, 0, 0), -0.5)),
+        StageError,
         ("-0.5", "[0, 1]"), scans=True),
     Bad("17", "int8 affinities", affinities_of("i1"), DtypeError, ("uint8", "int8")),
     Bad("17", "uint16 affinities", affinities_of("u2"), DtypeError, ("uint8", "uint16")),
@@ -443,7 +447,8 @@ REFUSED = [
         attribute("affinities", "neighborhood", [*DIRECT, (-2, 0, 0)]), ShapeError,
         ("3 channels, 4 offsets", "affinities")),
     Bad("18", "offsets contradict the attribute",
-        key("run.data.offsets", [*DIRECT, [-2, 0, 0]]), MetadataError, ("contradict", "affinities")),
+        key("run.data.offsets", [*DIRECT, [-2, 0, 0]]), MetadataError, ("contradict",
+        "affinities")),
     Bad("18", "no offsets", lambda c: c.without("affinities", "neighborhood"), MetadataError,
         ("run.data.offsets", "affinities")),
     Bad("19", "offsets in two dimensions", attribute("affinities", "neighborhood", [[-1, 0]]),
@@ -516,7 +521,8 @@ REFUSED = [
         {"offset": [80, 17, 8], "shape": [40, 80, 80]}), RoiError,
         ("run.data.roi.offset", "whole voxels", "nearest")),
     Bad("31", "a region of NaN", key("run.data.roi",
-        {"offset": [80, math.nan, 8], "shape": [40, 80, 80]}), ConfigError, ("run.data.roi.offset",)),
+        {"offset": [80, math.nan, 8], "shape": [40, 80, 80]}), ConfigError,
+        ("run.data.roi.offset",)),
     Bad("31", "a region of 1e300 nm", key("run.data.roi",
         {"offset": [80, 16, 8], "shape": [40, 1e300, 80]}), ConfigError, ("run.data.roi.shape",)),
     Bad("32", "another block in a half-finished stage",
@@ -564,7 +570,8 @@ REFUSED = [
         changes=("run.name=[",)),
     Bad("48", "a threshold of text", key("run.agglomerate.threshold", "high"), ConfigError,
         ("run.agglomerate.threshold", "'high'")),
-    Bad("48", "a list for a section", key("run.agglomerate", [1]), ConfigError, ("run.agglomerate",)),
+    Bad("48", "a list for a section", key("run.agglomerate", [1]), ConfigError,
+        ("run.agglomerate",)),
     Bad("48", "null for a section", key("machine.edges", None), ConfigError, ("machine.edges",)),
     Bad("48", "a number for a path", key("run.data.affinities", 7), ConfigError,
         ("run.data.affinities", "7")),
@@ -576,7 +583,8 @@ REFUSED = [
     Bad("48", "a list of runs", text("- run\n- machine\n"), ConfigError, ("mapping",)),
     Bad("48", "bytes", all_of(lambda c: (c.folder / "b.yaml").write_bytes(b"\xff\xfe\x00"),
         command("plan", "{folder}/b.yaml")), ConfigError, ("b.yaml",)),
-    Bad("49", "a key twice", text("run:\n  name: a\n  name: b\n"), ConfigError, ("'name'", "twice")),
+    Bad("49", "a key twice", text("run:\n  name: a\n  name: b\n"), ConfigError, ("'name'",
+        "twice")),
     Bad("50", "a tag that makes objects", text('run: !!python/object/apply:os.system ["true"]\n'),
         ConfigError, ("YAML", "python/object")),
     Bad("51", "an alias bomb", text(BOMB), ConfigError, ("aliases",)),
@@ -586,7 +594,8 @@ REFUSED = [
     Bad("51", "a file of megabytes", text("run: " + "x" * 3_000_000), ConfigError, ("100000",)),
     Bad("52", "a name with ..", key("run.name", "../other"), ConfigError, ("run.name", "../other")),
     Bad("52", "an absolute name", key("run.name", "/etc/x"), ConfigError, ("run.name",)),
-    Bad("52", "a name from the environment", key("run.name", "${HOME}"), ConfigError, ("run.name",)),
+    Bad("52", "a name from the environment", key("run.name", "${HOME}"), ConfigError,
+        ("run.name",)),
     Bad("52", "a level outside its group", escaping_level, FormatError, ("inside its group",)),
     Bad("16", "a shard cut short", cut_shard(40), StageError, ("DataError", "damaged"), scans=True),
     Bad("16", "an empty shard", cut_shard(0), StageError, ("DataError", "damaged"), scans=True),
@@ -614,13 +623,16 @@ REFUSED = [
     Bad("68", "half a worker", key("machine.fragments.workers", 0.5), ConfigError, ("0.5",)),
     Bad("69", "negative memory", key("machine.fragments.memory_gb", -2), ConfigError,
         ("machine.fragments.memory_gb", "-2")),
-    Bad("69", "infinite memory", key("machine.fragments.memory_gb", math.inf), ConfigError, ("inf",)),
+    Bad("69", "infinite memory", key("machine.fragments.memory_gb", math.inf), ConfigError,
+        ("inf",)),
     Bad("69", "no time", key("machine.fragments.timeout_s", 0), ConfigError, ("timeout_s",)),
-    Bad("69", "endless time", key("machine.fragments.timeout_s", 1e300), ConfigError, ("timeout_s",)),
+    Bad("69", "endless time", key("machine.fragments.timeout_s", 1e300), ConfigError,
+        ("timeout_s",)),
     Bad("70", "an array of others", foreign_output("basins"), ExistsError, ("basins", "--rerun")),
     Bad("70", "an array of others further on", foreign_output("fragments"), ExistsError,
         ("fragments", "edges_blockwise")),
-    Bad("70", "a file for the run directory", occupied("runs/small"), ExistsError, ("small", "file")),
+    Bad("70", "a file for the run directory", occupied("runs/small"), ExistsError, ("small",
+        "file")),
     Bad("70", "a file for the runs", occupied("runs"), ExistsError, ("runs", "file")),
     Bad("70", "a file for the volumes", occupied("runs/small/volumes.zarr"), ExistsError,
         ("volumes.zarr",)),

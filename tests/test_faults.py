@@ -171,7 +171,7 @@ class Kill:
 
 
 class Killer:
-    """Starts a run over and over, and kills parts of it at random moments with a block in flight."""
+    """Starts a run over and over, and kills parts of it while a block is in flight."""
 
     WORKERS = 2
     QUOTA = {
@@ -335,7 +335,7 @@ def test_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
 def test_an_interrupted_run_stops_soon_and_goes_on(tmp_path: Path, number: int) -> None:
     data = write_inputs(tmp_path, (24, 128, 128), digest="as ingested")
     tree = run_tree(data, runner="daisy", block_vx=(8, 32, 32))
-    words = ["run", "all", str(write_run(tmp_path / "run.yaml", tree)), "--runs"]
+    words = ["run", "fragments", str(write_run(tmp_path / "run.yaml", tree)), "--runs"]
     assert cli.main([*words, str(tmp_path / "undisturbed"), "--runner", "serial"]) == 0
     run, said = tmp_path / "runs" / "small", tmp_path / "said.txt"
     driver = started([*words, str(tmp_path / "runs")], said)
@@ -734,7 +734,8 @@ CHANGES: list[tuple[str, Callable[[Tried], object], str, int]] = [
     ("voxel size", lambda t: [moved(t, n, size=[20, 8, 8]) for n in ("affinities", "labels")],
         "voxel_size_nm: [40, 8, 8] -> [20, 8, 8]", 0),
     ("labels", lambda t: moved(t, "labels", digest="others"), "input labels: ", 5),
-    ("mask", lambda t: set_at(t.tree, "run.data.mask", str(t.data / "mask")), "input mask: None", 0),
+    ("mask", lambda t: set_at(t.tree, "run.data.mask", str(t.data / "mask")),
+        "input mask: None", 0),
 ]  # fmt: skip
 
 

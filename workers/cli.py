@@ -7,9 +7,8 @@ import sys
 import traceback
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
-import click
 import typer
 from rich.console import Console
 
@@ -26,6 +25,10 @@ app = typer.Typer(
 )
 console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
+"""click's ``ClickException``, or the copy of it that newer typers carry."""
+INTERRUPTED = 130
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file.")]
 Changes = Annotated[
@@ -228,8 +231,9 @@ def drop(
     from workers.drive import locked
 
     made = make_plan(load_settings(run_file, changes or ()), runs)
+    names = [step.stage.name for step in made.select(stage)]
     with locked(made.run):
-        for name in forget(made, [step.stage.name for step in made.select(stage)]):
+        for name in forget(made, names):
             console.print(f"dropped {name}")
 
 
@@ -286,19 +290,21 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        return int(app(words, prog_name="pea", standalone_mode=False) or 0)
+        status = int(app(words, prog_name="pea", standalone_mode=False) or 0)
     except (PipelineError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()
         kind = "" if isinstance(error, PipelineError) else f"{type(error).__name__}: "
         notes.print(f"error: {kind}{error}")
         return 1
-    except click.ClickException as error:
+    except USAGE_ERROR as error:
         error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+        return int(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    if status == INTERRUPTED:
         notes.print("interrupted; the same command goes on from here")
-        return 130
+    return status
 
 
 def entry() -> None:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import daisy
@@ -18,6 +24,9 @@ from workers.runner import Progress, Runner
 
 LOOPBACK = "127.0.0.1"
 """The scheduler takes orders from anyone who reaches it; so nobody else may."""
+
+
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class DaisyRunner(Runner):
@@ -47,19 +56,39 @@ class DaisyRunner(Runner):
         daisy.logging.set_log_basedir(stage.run.root / "logs")
         logging.getLogger("daisy").setLevel(logging.CRITICAL)
         try:
-            daisy.run_blockwise(
-                daisy.Pipeline.from_task(task),
-                progress=_Observer(progress, len(grid) - len(blocks)),
-                host=LOOPBACK,
-                summary=False,
-            )
+            with _stderr_in(stage.run.logs(stage.name) / "scheduler.txt"):
+                daisy.run_blockwise(
+                    daisy.Pipeline.from_task(task),
+                    progress=_Observer(progress, len(grid) - len(blocks)),
+                    host=LOOPBACK,
+                    summary=False,
+                )
         except RuntimeError as error:
             return str(error)
         return None
 
 
+@contextmanager
+def _stderr_in(path: Path) -> Iterator[None]:
+    """Keep in a file what is written to stderr: tracebacks of workers, from daisy's Rust side.
+
+    Neither RUST_LOG nor Python's logging turns them off, as of daisy 2.0.0.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _work(stage: Stage) -> None:
     """The life of a worker process."""
+    _end_with_parent()
     client = daisy.Client()
     with worker(stage) as at_work:
         while True:
@@ -69,6 +98,21 @@ def _work(stage: Stage) -> None:
                 index = stage.grid.index_at(block.write_roi.begin + stage.grid.total.begin)
                 if not at_work.do(index):
                     block.status = daisy.BlockStatus.FAILED
+
+
+def _end_with_parent() -> None:
+    """End this process soon after its driver, also in the middle of a long block.
+
+    daisy's client notices only when it asks for the next block. A block may be cut short anywhere.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Observer:

@@ -58,10 +58,10 @@ def progress_line(
         if now - last < SECONDS_BETWEEN_LINES:
             return
         last = now
-        left = (now - started) / done * (total - before - done) if done else float("nan")
+        left = (now - started) / max(done, 1) * (total - before - done)
+        # The first units also start processes and compile loops: too early for an estimate.
+        estimate = f", {left:.0f} s left" if done > 2 else ""
         bad = f", {failed} failed" if failed else ""
-        console.print(
-            f"{name}: {before + done}/{total} {unit}{bad}, {left:.0f} s left", soft_wrap=True
-        )
+        console.print(f"{name}: {before + done}/{total} {unit}{bad}{estimate}", soft_wrap=True)
 
     yield line

@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.errors import DataError, DtypeError
+from pipeline.errors import DataError
 from pipeline.evaluate.contingency import Contingency
 from pipeline.evaluate.scores import CONVENTION, Scores
 from pipeline.geometry import ZYX, BlockGrid, describe
-from pipeline.plan import checked_partner
+from pipeline.inputs import checked_labels
 from pipeline.volume import Volume
 from workers.progress import progress_line
 
@@ -27,14 +27,8 @@ def score_volumes(segmentation: Path, truth: Path, console: Console) -> dict[str
     """
     segments, objects = Volume.open(segmentation), Volume.open(truth)
     size = segments.spec.voxel_size_nm
-    for volume in (segments, objects):
-        if volume.dtype.kind != "u":
-            raise DtypeError(
-                f"labels must be unsigned integers, found {volume.dtype}: {volume.path}\n"
-                "Ingest them: pea ingest SOURCE DEST --as labels"
-            )
-    checked_partner(segments, size, segments.roi, "the segmentation")
-    checked_partner(objects, size, segments.roi, "the truth", "the segmentation")
+    checked_labels(segments, size, segments.roi, "the segmentation")
+    checked_labels(objects, size, segments.roi, "the truth", "the segmentation")
     grid = BlockGrid(segments.roi.intersect(objects.roi), BLOCK_VX)
     tables: list[Contingency] = []
     with progress_line(console, "evaluate", 0, len(grid)) as progress:

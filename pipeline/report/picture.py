@@ -147,7 +147,10 @@ def _scale_bar(axis: Axes, width_nm: float) -> None:
     length = max(step * power for step in (1, 2, 5) if step * power <= width_nm / 4)
     text = f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
     right, low, span = 0.96, 0.05, length / width_nm
-    style: dict[str, Any] = {"color": "w", "path_effects": [withStroke(linewidth=5, foreground="k")]}
+    style: dict[str, Any] = {
+        "color": "w",
+        "path_effects": [withStroke(linewidth=5, foreground="k")],
+    }
     axis.plot([right - span, right], [low, low], lw=3, transform=axis.transAxes, **style)
     style["path_effects"] = [withStroke(linewidth=2, foreground="k")]
     place: dict[str, Any] = {"ha": "center", "va": "bottom", "transform": axis.transAxes}

@@ -18,7 +18,7 @@ MEAN_AFFINITY = "OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>"
 
 
 def flooding_fragments(affinities: np.ndarray, per_section: bool) -> np.ndarray:
-    """Seeded watershed as in the reference code of PEA, in sections or its twin in three dimensions.
+    """Seeded watershed of the reference code of PEA, in sections, or its twin in three dimensions.
 
     The height is one minus the mean affinity to the neighbours below; seeds are the regional
     maxima of the distance to where the height is 0.5 or more. Every voxel gets a label.

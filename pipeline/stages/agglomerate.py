@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -24,6 +24,12 @@ class Agglomerate(Stage):
     """The merge tree of the whole graph, and the size of every fragment. Reads tables only."""
 
     revision: ClassVar[int] = 1
+
+    method: Literal["mean_affinity"]
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"method": self.method}
 
     @property
     def memory_bytes(self) -> int:
@@ -56,6 +62,10 @@ class RelabelBlockwise(Stage):
     threshold: float
     dust_vx: int
     segmentation: VolumeSpec
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"threshold": self.threshold, "dust_vx": self.dust_vx}
 
     @property
     def memory_bytes(self) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,10 @@ class DownsampleBlockwise(Stage):
     level: int
     factors: ZYX
     spec: VolumeSpec
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"factors": list(self.factors)}
 
     @property
     def memory_bytes(self) -> int:

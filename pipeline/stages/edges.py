@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,10 @@ class EdgesBlockwise(Stage):
     affinities: Path
     offsets: Offsets
     fragments: VolumeSpec
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"offsets": self.offsets.numbers()}
 
     @property
     def memory_bytes(self) -> int:

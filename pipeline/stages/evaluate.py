@@ -35,6 +35,14 @@ class Evaluate(Stage):
     dust_vx: int
 
     @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {
+            "threshold": self.threshold,
+            "thresholds": list(self.thresholds),
+            "dust_vx": self.dust_vx,
+        }
+
+    @property
     def memory_bytes(self) -> int:
         return math.prod(self.grid.block_vx) * 40
 

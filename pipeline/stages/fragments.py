@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,6 +32,18 @@ class FragmentsBlockwise(Stage):
     mask: Path | None
     rule: FragmentRule
     basins: VolumeSpec
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        total = self.grid.total
+        return {
+            "roi": [list(total.begin), list(total.shape)],
+            "voxel_size_nm": self.rule.voxel_size_nm.numbers(),
+            "per_section": self.rule.per_section,
+            "narrow_nm": self.rule.narrow_nm,
+            "wide_nm": self.rule.wide_nm,
+            "wide_share": self.rule.wide_share,
+        }
 
     @property
     def memory_bytes(self) -> int:
@@ -74,6 +86,10 @@ class ResolveFragments(Stage):
     """The final id of every label that a single block could not settle. Reads tables only."""
 
     revision: ClassVar[int] = 1
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {}
 
     @property
     def memory_bytes(self) -> int:

@@ -48,9 +48,23 @@ class Stage(ABC):
     name: str
     run: RunDirectory
     grid: BlockGrid
-    identity: Identity
     upstream: tuple[Identity, ...]
     """The stages that must be complete before this one starts."""
+    contents: Mapping[str, str]
+    """Fingerprints of the user's arrays that are read, by their names."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Mapping[str, Any]:
+        """All that decides the numbers besides code and inputs, as plain values."""
+
+    @property
+    def identity(self) -> Identity:
+        """What this stage is, as far as its numbers go."""
+        before = {identity.stage: identity.fingerprint for identity in self.upstream}
+        return Identity(
+            self.name, self.revision, dict(self.parameters), before | dict(self.contents)
+        )
 
     @property
     @abstractmethod

@@ -1,0 +1,217 @@
+"""What a run starts from: the arrays its file names, opened and checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import Data, RoiNm
+from pipeline.content import content_fingerprint
+from pipeline.errors import (
+    ConfigError,
+    DtypeError,
+    ExistsError,
+    MetadataError,
+    RoiError,
+    ShapeError,
+)
+from pipeline.geometry import Nm, Offsets, Roi, describe, voxels
+from pipeline.volume import Volume
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Arrays on one voxel grid."""
+
+    affinities: Volume
+    offsets: Offsets
+    mask: Volume | None
+    truth: Volume | None
+    roi: Roi
+    """What is segmented, in world voxels."""
+    contents: Mapping[str, str]
+    """Fingerprint of each array, by its key in ``run.data``."""
+
+    @property
+    def voxel_size_nm(self) -> Nm:
+        return self.affinities.spec.voxel_size_nm
+
+
+def open_inputs(data: Data, root: Path) -> Inputs:
+    """Open what a run file names; only metadata is read.
+
+    Args:
+        data: the paths.
+        root: the run directory, which must lie apart from them.
+
+    Raises:
+        PipelineError: of the kind that fits, naming the array or key.
+    """
+    if data.affinities is None:
+        raise ConfigError(
+            "run.data.affinities must name an array of affinities to start from\n"
+            "Make one from affinities, a boundary map or an interior map: pea ingest SOURCE DEST"
+        )
+    refuse_nested(root, (data.affinities, data.labels, data.mask))
+    affinities = Volume.open(data.affinities)
+    offsets = checked_affinities(affinities, data.offsets)
+    roi = region(affinities, data.roi)
+    size = affinities.spec.voxel_size_nm
+    mask = None if data.mask is None else checked_mask(Volume.open(data.mask), size, roi)
+    truth = None if data.labels is None else checked_labels(Volume.open(data.labels), size, roi)
+    opened = {"affinities": affinities, "mask": mask, "labels": truth}
+    contents = {
+        name: content_fingerprint(volume, root) for name, volume in opened.items() if volume
+    }
+    return Inputs(affinities, offsets, mask, truth, roi, contents)
+
+
+def refuse_nested(root: Path, inputs: Sequence[Path | None]) -> None:
+    """Raise if a run would write into its inputs, or read what it writes.
+
+    Raises:
+        ExistsError: naming both paths.
+    """
+    place = root.resolve()
+    if root.exists() and not root.is_dir():
+        raise ExistsError(
+            f"a run directory must be a directory, found a file: {root}\n"
+            "Choose another run.name, or another place with --runs."
+        )
+    for path in inputs:
+        if path is None:
+            continue
+        source = path.resolve()
+        if place.is_relative_to(source) or source.is_relative_to(place):
+            raise ExistsError(
+                f"a run directory and its inputs must lie apart: {root}\nfound the input {path}\n"
+                "Choose another run.name, or another place with --runs."
+            )
+
+
+def checked_affinities(volume: Volume, given: Offsets | None) -> Offsets:
+    """The offsets of an array of affinities.
+
+    Raises:
+        ShapeError, DtypeError, MetadataError, ConfigError: it cannot be one.
+    """
+    spec, path = volume.spec, volume.path
+    if spec.channels is None:
+        raise ShapeError(
+            f"affinities have axes (channel, z, y, x), found shape {spec.shape}: {path}\n"
+            "A boundary or interior map becomes affinities by pea ingest --as boundary|interior."
+        )
+    if volume.dtype != np.uint8 and volume.dtype.kind != "f":
+        raise DtypeError(
+            f"affinities must be uint8, or floats in [0, 1]; found {volume.dtype}: {path}"
+        )
+    if given and spec.offsets and given != spec.offsets:
+        raise MetadataError(
+            f"offsets contradict each other: {path}\nits attribute neighborhood is "
+            f"{spec.offsets.numbers()}\nrun.data.offsets is {given.numbers()}"
+        )
+    offsets = spec.offsets or given
+    if offsets is None:
+        raise MetadataError(
+            f"offsets of the channels are not known: {path} has no attribute neighborhood\n"
+            "Give run.data.offsets: channel c at voxel v relates v and v + offset."
+        )
+    if spec.channels != len(offsets):
+        raise ShapeError(
+            f"affinities need one channel for each offset: {path}\n"
+            f"found {spec.channels} channels, {len(offsets)} offsets {offsets.numbers()}"
+        )
+    # A section has no pairs along z, and is a volume all the same; a long offset is a mistake.
+    for vector in offsets.vectors[Offsets.NUM_DIRECT :]:
+        if any(abs(n) >= side for n, side in zip(vector, spec.shape[1:], strict=True)):
+            raise ConfigError(
+                f"offsets must be shorter than the volume, found {list(vector)}: "
+                f"{path} has sides {spec.shape[1:]}"
+            )
+    return offsets
+
+
+def checked_partner(
+    volume: Volume, voxel_size_nm: Nm, roi: Roi, what: str, other: str = "affinities"
+) -> Volume:
+    """A volume on the grid of another.
+
+    Raises:
+        MetadataError: other voxels; RoiError: no voxel in common; ShapeError: channels.
+    """
+    spec, path = volume.spec, volume.path
+    if spec.channels is not None:
+        raise ShapeError(f"{what} must have axes (z, y, x), found shape {spec.shape}: {path}")
+    if spec.voxel_size_nm != voxel_size_nm:
+        raise MetadataError(
+            f"{what} and {other} must have one voxel size: {path}\n"
+            f"{what} {spec.voxel_size_nm} nm, {other} {voxel_size_nm} nm"
+        )
+    if volume.roi.intersect(roi).empty:
+        raise RoiError(
+            f"{what} and the region must overlap: {path}\n{what} cover "
+            f"{describe(volume.roi, voxel_size_nm)}\nthe region is {describe(roi, voxel_size_nm)}"
+        )
+    return volume
+
+
+def checked_mask(volume: Volume, voxel_size_nm: Nm, roi: Roi) -> Volume:
+    """A mask of a region.
+
+    Raises:
+        DtypeError: floats; RoiError: it does not cover the region; as ``checked_partner``.
+    """
+    checked_partner(volume, voxel_size_nm, roi, "mask")
+    if volume.dtype.kind not in "bui":
+        raise DtypeError(
+            f"a mask must hold integers or bool, found {volume.dtype}: {volume.path}\n"
+            "Voxels to segment are those that are not 0."
+        )
+    if not volume.roi.contains(roi):
+        raise RoiError(
+            f"a mask must cover the region: {volume.path}\nthe mask has "
+            f"{describe(volume.roi, voxel_size_nm)}\nthe region is {describe(roi, voxel_size_nm)}"
+        )
+    return volume
+
+
+def checked_labels(
+    volume: Volume, voxel_size_nm: Nm, roi: Roi, what: str = "labels", other: str = "affinities"
+) -> Volume:
+    """Labels on the grid of another volume.
+
+    Raises:
+        DtypeError: not unsigned integers; as ``checked_partner``.
+    """
+    checked_partner(volume, voxel_size_nm, roi, what, other)
+    if volume.dtype.kind != "u":
+        raise DtypeError(
+            f"{what} must be unsigned integers, found {volume.dtype}: {volume.path}\n"
+            "Ingest them: pea ingest SOURCE DEST --as labels"
+        )
+    return volume
+
+
+def region(volume: Volume, given: RoiNm | None) -> Roi:
+    """The region of a run, in world voxels.
+
+    Raises:
+        RoiError: not whole voxels, empty, or not inside the volume.
+    """
+    if given is None:
+        return volume.roi
+    size = volume.spec.voxel_size_nm
+    begin, shape = (
+        voxels(length, size, f"run.data.roi.{name}")
+        for length, name in ((given.offset, "offset"), (given.shape, "shape"))
+    )
+    roi = Roi(begin, shape)
+    if min(shape) < 1 or not volume.roi.contains(roi):
+        raise RoiError(
+            f"run.data.roi must lie inside the affinities: {volume.path}\n"
+            f"the region is {describe(roi, size)}\nthe affinities have {describe(volume.roi, size)}"
+        )
+    return roi

@@ -1,0 +1,194 @@
+"""The command line: its help, its overrides, its exit status, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.drawn import PEA, files_state, run_tree, set_at, write_inputs, write_run
+from workers import cli
+
+COMMANDS = ("plan", "run", "status", "ingest", "evaluate", "picture", "drop", "demo")
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    write_inputs(folder)
+    return folder
+
+
+@pytest.fixture
+def words(inputs: Path, tmp_path: Path) -> list[str]:
+    """A run file, and where its run directory is."""
+    tree = run_tree(inputs / "data.zarr", block_vx=(16, 40, 48))
+    return [str(write_run(tmp_path / "run.yaml", tree)), "--runs", str(tmp_path / "runs")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: Said) -> None:
+    assert cli.main([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert f"Usage: pea {command}" in said
+    assert "--help" in said
+
+
+def test_help_names_every_command(capsys: Said) -> None:
+    assert cli.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {command} " in said for command in COMMANDS)
+    assert len(cli.app.registered_commands) == len(COMMANDS)
+
+
+def test_plan_imports_no_engine_and_writes_nothing(words: list[str], tmp_path: Path) -> None:
+    program = (
+        "import sys; from workers.cli import main; status = main(sys.argv[1:]);"
+        "print([m for m in ('torch', 'daisy', 'waterz', 'matplotlib') if m in sys.modules]);"
+        "sys.exit(status)"
+    )
+    before = files_state(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", program, "plan", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+    for stage in ("fragments_blockwise", "edges_blockwise", "agglomerate", "evaluate"):
+        assert f"{stage:<24}to do" in done.stdout
+    assert files_state(tmp_path) == before
+    assert not (tmp_path / "runs").exists()
+
+
+def test_plan_of_a_finished_run_changes_nothing(
+    words: list[str], tmp_path: Path, capsys: Said
+) -> None:
+    assert cli.main(["run", "all", *words]) == 0
+    before = files_state(tmp_path)
+    capsys.readouterr()
+    assert cli.main(["plan", *words]) == 0
+    assert cli.main(["status", *words]) == 0
+    assert cli.main(["status", str(tmp_path / "runs" / "small")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("evaluate                done") == 3
+    assert files_state(tmp_path) == before
+
+
+def test_changes_and_machine_files_apply(words: list[str], tmp_path: Path, capsys: Said) -> None:
+    machine = tmp_path / "machine.yaml"
+    machine.write_text("machine:\n  edges: {workers: 5, block_vx: [4, 8, 16]}\n")
+    changes = ["run.name=other", "machine.edges.workers=3"]
+    assert cli.main(["plan", words[0], *changes, *words[1:], "--machine", str(machine)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("runs/other")
+    edges = next(line for line in lines if line.startswith("edges_blockwise")).split()
+    assert edges[3:5] == ["0/45", "3"]
+    fragments = next(line for line in lines if line.startswith("fragments_blockwise")).split()
+    assert fragments[3] == "0/1", "the machine file replaces the whole section"
+
+
+def test_a_machine_file_says_nothing_of_the_run(
+    words: list[str], tmp_path: Path, capsys: Said
+) -> None:
+    machine = tmp_path / "machine.yaml"
+    machine.write_text("run: {name: x}\nmachine: {}\n")
+    assert cli.main(["plan", *words, "--machine", str(machine)]) == 1
+    assert "must have the one key machine" in capsys.readouterr().err
+
+
+def test_an_unknown_stage_lists_the_stages(words: list[str], tmp_path: Path, capsys: Said) -> None:
+    for command in ("run", "drop"):
+        assert cli.main([command, "fragmens", *words]) == 1
+        said = capsys.readouterr().err
+        assert "'fragmens'" in said
+        for stage in ("all", "fragments_blockwise", "resolve_fragments", "relabel_blockwise"):
+            assert stage in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_scores_without_truth_are_explained(inputs: Path, tmp_path: Path, capsys: Said) -> None:
+    tree = set_at(run_tree(inputs / "data.zarr"), "run.data.labels", None)
+    path = write_run(tmp_path / "run.yaml", tree)
+    assert cli.main(["run", "evaluate", str(path), "--runs", str(tmp_path / "runs")]) == 1
+    assert "Scores need run.data.labels." in capsys.readouterr().err
+
+
+def test_a_stage_whose_inputs_are_not_done_says_which(words: list[str], capsys: Said) -> None:
+    assert cli.main(["run", "agglomerate", *words]) == 1
+    said = capsys.readouterr().err
+    assert "agglomerate needs edges_blockwise, not done in " in said
+    assert "pea run edges_blockwise" in said
+
+
+def test_evaluate_prints_json_and_nothing_else(inputs: Path, capsys: Said) -> None:
+    labels = str(inputs / "data.zarr" / "labels")
+    assert cli.main(["evaluate", labels, labels, "--json"]) == 0
+    said = capsys.readouterr()
+    scores = json.loads(said.out)
+    assert {"voi_split", "voi_merge", "voi", "arand"} <= scores.keys()
+    assert (scores["voi_split"], scores["voi_merge"], scores["arand"]) == (0, 0, 0)
+    assert "scikit-image" in scores["convention"]
+    assert said.err == ""
+    assert cli.main(["evaluate", labels, labels]) == 0
+    assert capsys.readouterr().out.startswith("VOI 0.0000 (split 0.0000 + merge 0.0000), ARAND")
+
+
+def test_progress_has_no_escape_codes_away_from_a_terminal(words: list[str]) -> None:
+    done = subprocess.run([*PEA, "run", "all", *words], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"\x1b" not in done.stdout + done.stderr
+    assert b"\r" not in done.stdout + done.stderr
+    assert b"fragments_blockwise: 1 block in" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "wrong", [["rum"], ["run"], ["plan", "--no-such-option"], ["run", "all", "x", "--runner", "y"]]
+)
+def test_a_misspelt_command_line_exits_with_2(wrong: list[str], capsys: Said) -> None:
+    assert cli.main(wrong) == 2
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err + said.out
+    assert said.err or said.out
+
+
+def test_debug_shows_the_traceback(capsys: Said) -> None:
+    for words in (["plan", "none.yaml", "--debug"], ["--debug", "plan", "none.yaml"]):
+        assert cli.main(words) == 1
+        said = capsys.readouterr().err
+        assert "Traceback" in said
+        assert "error: no run file at none.yaml" in said
+
+
+def test_errors_of_the_system_are_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("workers.drive.write_provenance", full)
+    assert cli.main(["run", "all", *words]) == 1
+    assert capsys.readouterr().err == "error: OSError: [Errno 28] No space left on device\n"
+
+
+def test_an_interrupt_exits_with_130(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("workers.drive.run_stage", interrupted)
+    assert cli.main(["run", "all", *words]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_lengths_and_labels_on_the_command_line_are_checked(
+    inputs: Path, tmp_path: Path, capsys: Said
+) -> None:
+    source, target = str(inputs / "data.zarr" / "labels"), str(tmp_path / "x.zarr" / "y")
+    for option in (["--voxel-size", "4,4"], ["--voxel-size", "a,b,c"], ["--background", "-1"]):
+        assert cli.main(["ingest", source, target, *option]) == 1
+        assert option[0] in capsys.readouterr().err
+    assert not (tmp_path / "x.zarr").exists()
