@@ -12,13 +12,13 @@ from pipeline.inputs import open_inputs
 from pipeline.rundir import RunDirectory
 from pipeline.segment.downsample import halved_axes
 from pipeline.segment.fragments import FragmentRule
+from pipeline.spec import VolumeSpec
 from pipeline.stages.agglomerate import Agglomerate, RelabelBlockwise
 from pipeline.stages.downsample import DownsampleBlockwise
 from pipeline.stages.edges import EdgesBlockwise
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import FragmentsBlockwise, ResolveFragments
 from pipeline.stages.stage import Stage
-from pipeline.volume import VolumeSpec
 
 COARSEST_SIDE_VX = 64
 """The pyramid ends with the level whose sides are all at most this long."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,91 +32,9 @@ from pipeline.errors import (
     RoiError,
     ShapeError,
 )
-from pipeline.geometry import ZYX, Nm, Offsets, Roi, checked_voxel_size, describe, slices, voxels
+from pipeline.geometry import Nm, Roi, describe, slices
 from pipeline.ngff import AXES, first_multiscale, level_names, level_place, multiscales
-
-MAX_CHUNK_VX = 64
-DEFAULT_SHARD_VX = ZYX(64, 256, 256)
-NANOMETRE = ("nm", "nanometer", "nanometers", "nanometre", "nanometres")
-
-
-def chunk_of(shard_vx: ZYX) -> ZYX:
-    """Chunk sides that divide a shard: at most 64 voxels each, unless only slivers would divide."""
-
-    def side(shard: int) -> int:
-        best = max(n for n in range(1, min(shard, MAX_CHUNK_VX) + 1) if shard % n == 0)
-        return best if best * 4 >= min(shard, MAX_CHUNK_VX) else shard
-
-    return ZYX(*(side(n) for n in shard_vx))
-
-
-@dataclass(frozen=True)
-class VolumeSpec:
-    """What a volume is, apart from its voxels."""
-
-    shape: tuple[int, ...]
-    """``(z, y, x)``, or ``(channel, z, y, x)``."""
-    dtype: str
-    voxel_size_nm: Nm
-    offset_nm: Nm
-    """Place of the lower corner of the first voxel."""
-    meaning: str
-    """raw, labels, affinities, mask, fragments or segmentation."""
-    shard_vx: ZYX = DEFAULT_SHARD_VX
-    """The unit of writing: one process owns a shard. Chunks, the unit of reading, divide it."""
-    offsets: Offsets | None = None
-    """Of affinities: one per channel."""
-
-    def __post_init__(self) -> None:
-        if len(self.shape) not in (3, 4) or min(self.shape) < 1:
-            raise ShapeError(
-                "a volume has axes (z, y, x) or (channel, z, y, x), none empty; "
-                f"found shape {self.shape}"
-            )
-        if self.offsets is not None and self.channels != len(self.offsets):
-            raise ShapeError(
-                f"affinities need one channel for each offset: {self.channels} channels, "
-                f"{len(self.offsets)} offsets {self.offsets.numbers()}"
-            )
-
-    @property
-    def channels(self) -> int | None:
-        return self.shape[0] if len(self.shape) == 4 else None
-
-    @property
-    def roi(self) -> Roi:
-        """The region covered, in world voxels."""
-        return Roi(self.offset_vx, self.shape[-3:])
-
-    @property
-    def offset_vx(self) -> ZYX:
-        """World voxel of the first voxel.
-
-        Raises:
-            RoiError: the offset is not a whole number of voxels.
-        """
-        return voxels(self.offset_nm, self.voxel_size_nm, "the offset of a volume")
-
-    def attributes(self) -> dict[str, Any]:
-        """Attributes of one array: those of funlib.persistence, of gunpowder, and ours."""
-        size, channel = self.voxel_size_nm.numbers(), len(self.shape) == 4
-        attributes: dict[str, Any] = {
-            "voxel_size": size,
-            "resolution": size,
-            "offset": self.offset_nm.numbers(),
-            "units": ["nm", "nm", "nm"],
-            "axis_names": ["c^", *AXES] if channel else list(AXES),
-            "types": ["channel", "space", "space", "space"] if channel else ["space"] * 3,
-            "meaning": self.meaning,
-        }
-        if self.offsets is not None:
-            attributes |= {
-                "neighborhood": self.offsets.numbers(),
-                # The value of the pair (v, v + offset) is stored at v.
-                "neighborhood_anchor": "source",
-                "affinity_kind": "same",
-            }
-        return attributes
+from pipeline.spec import VolumeSpec, chunk_of, read_spec
 
 
 class Volume:
@@ -381,77 +299,6 @@ def refuse_objects(array: zarr.Array[Any], where: Path) -> None:
         raise DtypeError(f"an array must hold integers or floats, found {array.dtype}: {where}")
 
 
-def refuse_other_order(names: Sequence[object], source: str, where: Path) -> None:
-    """Raise if the last three axes have the names z, y, x in another order."""
-    last = [str(name).rstrip("^").lower() for name in names][-3:]
-    if sorted(last) == sorted(AXES) and last != list(AXES):
-        raise MetadataError(
-            f"axes must end in z, y, x; {source} says {', '.join(last)}: {where}\n"
-            "Transpose it, or ingest it: pea ingest SOURCE DEST"
-        )
-
-
-def read_spec(array: zarr.Array[Any], group: Mapping[str, Any], where: Path) -> VolumeSpec:
-    """What an array is, from its attributes or those of its multiscale group."""
-    attributes: dict[str, Any] = dict(array.attrs)
-    if array.ndim not in (3, 4):
-        raise ShapeError(
-            f"a volume has axes (z, y, x) or (channel, z, y, x), found {array.ndim} axes: {where}"
-        )
-    names = [str(name).rstrip("^") for name in attributes.get("axis_names", [])]
-    if names and names[-3:] != list(AXES):
-        raise MetadataError(f"axes must end in z, y, x; axis_names says {names}: {where}")
-    refuse_other_order(
-        getattr(array.metadata, "dimension_names", None) or (), "dimension_names", where
-    )
-    refuse_other_order(
-        [axis.get("name") for axis in first_multiscale(group).get("axes", [])], "multiscales", where
-    )
-    units = attributes.get("units", [])
-    if any(unit not in (*NANOMETRE, "") for unit in ([units] if isinstance(units, str) else units)):
-        raise MetadataError(
-            f"lengths must be in nm, units says {units}: {where}\nIngest it: pea ingest."
-        )
-    sizes: dict[str, Nm] = {
-        key: checked_voxel_size(attributes[key], f"{where} ({key})")
-        for key in ("voxel_size", "resolution")
-        if key in attributes
-    }
-    offset = Nm.of(attributes["offset"]) if "offset" in attributes else None
-    if not sizes and level_names(group):
-        for axis in first_multiscale(group).get("axes", []):
-            if axis.get("type") == "space" and axis.get("unit") not in (*NANOMETRE, None):
-                raise MetadataError(f"lengths must be in nm, axis {axis} is not: {where}")
-        size, place = level_place(group, array.basename)
-        sizes, offset = {"multiscales": checked_voxel_size(size, where)}, offset or place
-    if not sizes:
-        raise MetadataError(
-            f"voxel size is not known: {where} has no attribute voxel_size or resolution\n"
-            "Ingest it with one: pea ingest SOURCE DEST --voxel-size Z,Y,X"
-        )
-    if len(set(sizes.values())) > 1:
-        shown = ", ".join(f"{key} {value}" for key, value in sizes.items())
-        raise MetadataError(f"voxel sizes contradict each other: {shown} nm: {where}")
-    size = next(iter(sizes.values()))
-    shard = array.shards or array.chunks
-    neighborhood = attributes.get("neighborhood")
-    if neighborhood is not None and attributes.get("neighborhood_anchor", "source") != "source":
-        raise MetadataError(
-            f"an affinity must be stored at voxel v of its pair (v, v + offset): {where}\n"
-            f"its neighborhood_anchor is {attributes['neighborhood_anchor']!r}\n"
-            "Shift it by one voxel, and negate the offsets."
-        )
-    return VolumeSpec(
-        shape=tuple(array.shape),
-        dtype=str(array.dtype),
-        voxel_size_nm=size,
-        offset_nm=offset or Nm.of([0, 0, 0]),
-        meaning=str(attributes.get("meaning", "")),
-        shard_vx=ZYX.of(shard[-3:]),
-        offsets=Offsets.of(neighborhood) if neighborhood is not None else None,
-    )
-
-
 def first_line(error: Exception) -> str:
     """A library's error in one line."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -468,12 +315,10 @@ def suggestion(path: Path) -> str:
         return ""
     found = sorted(
         str(entry.parent.relative_to(root))
-        for entry in [
-            *root.glob("*/zarr.json"),
-            *root.glob("*/*/zarr.json"),
-            *root.glob("*/.zarray"),
-        ]
-        if entry.name == ".zarray" or _is_array_file(entry)
+        for depth in range(1, 5)
+        for name in ("zarr.json", ".zarray")
+        for entry in root.glob("*/" * depth + name)
+        if name == ".zarray" or _is_array_file(entry)
     )
     return f"\n{root} has: {', '.join(found)}" if found else f"\n{root} has no arrays"
 

@@ -15,8 +15,9 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.geometry import ZYX, Nm, Offsets, Roi
 from pipeline.segment.affinities import affinities_from_labels
+from pipeline.spec import VolumeSpec
 from pipeline.tables import read_table
-from pipeline.volume import Volume, VolumeSpec
+from pipeline.volume import Volume
 
 DIRECT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 LONG = (*DIRECT, (-2, 0, 0), (0, -5, 0), (0, 0, -7), (-1, -3, 2), (2, 3, -4))

@@ -24,7 +24,8 @@ def test_an_id_has_one_colour_and_background_is_black() -> None:
     assert np.array_equal(table, colours(ids))
     assert np.array_equal(table[0], np.zeros(3))
     assert len(np.unique(table.round(3), axis=0)) == 4
-    assert table.min() >= 0 and table.max() <= 1
+    assert table.min() >= 0
+    assert table.max() <= 1
 
 
 def test_many_ids_in_a_row_have_colours_far_apart() -> None:

@@ -23,10 +23,11 @@ from pipeline.config import Agglomerate, Data, Evaluate, Fragments, Run, Workers
 from pipeline.errors import ConfigError
 from pipeline.geometry import ZYX, Nm, Offsets, Roi, nanometres
 from pipeline.plan import Plan, make_plan
+from pipeline.spec import VolumeSpec
 from pipeline.stages.agglomerate import read_tree
 from pipeline.stages.stage import Stage
 from pipeline.tables import read_table
-from pipeline.volume import Volume, VolumeSpec
+from pipeline.volume import Volume
 from tests import oracles
 from workers.daisy_runner import DaisyRunner
 from workers.drive import drive

@@ -16,8 +16,9 @@ from pipeline.geometry import ZYX, BlockGrid, Nm, Offsets, Roi
 from pipeline.phantom import Phantom
 from pipeline.plan import make_plan
 from pipeline.segment.affinities import affinities_from_interior
+from pipeline.spec import VolumeSpec
 from pipeline.tables import replacing
-from pipeline.volume import Volume, VolumeSpec
+from pipeline.volume import Volume
 from workers.drive import drive, runner_named
 from workers.picture import picture_of
 from workers.progress import progress_line

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from pipeline.volume import VolumeSpec
+from pipeline.spec import VolumeSpec
 
 
 class ContentDigest:

@@ -18,7 +18,8 @@ from pipeline.ingest.formats import open_source
 from pipeline.ingest.kinds import Kind, inferred_kind, told_by
 from pipeline.ingest.sources import Source
 from pipeline.ingest.spec import volume_spec
-from pipeline.volume import DEFAULT_SHARD_VX, Volume, VolumeSpec
+from pipeline.spec import DEFAULT_SHARD_VX, VolumeSpec
+from pipeline.volume import Volume
 
 LABEL_PACKING = 8
 """Zstd packs uint64 labels at least this well: gala 11-fold, pinky40 41-fold, FIB-25 70-fold."""

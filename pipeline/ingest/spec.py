@@ -9,7 +9,7 @@ from pipeline.geometry import ZYX, Nm, Offsets, checked_voxel_size, voxels
 from pipeline.ingest.convert import stored_dtype
 from pipeline.ingest.kinds import Kind
 from pipeline.ingest.sources import Place, Source
-from pipeline.volume import VolumeSpec
+from pipeline.spec import VolumeSpec
 
 
 def volume_spec(

@@ -14,9 +14,10 @@ import numpy as np
 from pipeline.geometry import Block
 from pipeline.graph import FragmentSizes, MergeTree, RegionGraph
 from pipeline.segment.agglomerate import mean_affinity_tree
+from pipeline.spec import VolumeSpec
 from pipeline.stages.stage import Outcome, Process, Stage
 from pipeline.tables import Columns, read_table, write_table
-from pipeline.volume import Volume, VolumeSpec
+from pipeline.volume import Volume
 
 
 @dataclass(frozen=True)

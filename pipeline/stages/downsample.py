@@ -12,8 +12,9 @@ import numpy as np
 
 from pipeline.geometry import ZYX, Block, Coordinate
 from pipeline.segment.downsample import most_frequent
+from pipeline.spec import VolumeSpec
 from pipeline.stages.stage import Outcome, Process, Stage
-from pipeline.volume import Volume, VolumeSpec
+from pipeline.volume import Volume
 
 
 @dataclass(frozen=True)

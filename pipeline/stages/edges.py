@@ -14,9 +14,10 @@ import numpy as np
 from pipeline.geometry import Block, Offsets
 from pipeline.graph import Assignment
 from pipeline.segment.edges import fragment_sizes, region_edges
+from pipeline.spec import VolumeSpec
 from pipeline.stages.stage import Outcome, Process, Stage, quantised
 from pipeline.tables import read_table, write_table
-from pipeline.volume import Volume, VolumeSpec
+from pipeline.volume import Volume
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import numpy as np
 from pipeline.geometry import Block
 from pipeline.segment.basins import Seams, resolve
 from pipeline.segment.fragments import FragmentRule, block_fragments
+from pipeline.spec import VolumeSpec
 from pipeline.stages.stage import Outcome, Process, Stage, mask_of, quantised
 from pipeline.tables import read_table, write_table
-from pipeline.volume import Volume, VolumeSpec
+from pipeline.volume import Volume
 
 BYTES_PER_VOXEL = 60
 """Upper bound for each voxel read: heights in float32, and the watershed's indices."""

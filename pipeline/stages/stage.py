@@ -14,7 +14,8 @@ import numpy as np
 from pipeline.errors import DataError, ExistsError, LayoutError
 from pipeline.geometry import Block, BlockGrid, Roi
 from pipeline.rundir import Identity, RunDirectory, table_name
-from pipeline.volume import Volume, VolumeSpec
+from pipeline.spec import VolumeSpec
+from pipeline.volume import Volume
 
 
 class Outcome(NamedTuple):

@@ -57,8 +57,8 @@ def main(folder: Path) -> None:
         "local basins": fragments,
         "flooding": lambda values, rule: flooding_fragments(values, rule.per_section),
     }
-    print(f"{'data':<7}{'fragments':<14}{'count':>6}{'VOI split':>11}{'merge':>8}{'VOI':>8}", end="")
-    print(f"{'ARAND':>8}{'at':>7}{'s':>7}")
+    heads = f"{'data':<7}{'fragments':<14}{'count':>6}{'VOI split':>11}{'merge':>8}"
+    print(f"{heads}{'VOI':>8}{'ARAND':>8}{'at':>7}{'s':>7}")
     for name, load in (("gala", gala), ("snemi", snemi)):
         affinities, truth, rule = load(folder)
         for method, compute in methods.items():
