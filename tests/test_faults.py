@@ -322,9 +322,8 @@ def test_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
           f"{killer.starts} starts, {again.total()} of {len(begun)} blocks done again")  # fmt: skip
     assert len(kills) >= 20
     assert min(kinds["worker"], kinds["driver"], kinds["group"]) >= 4
-    assert all(
-        1 <= len(kill.lost) <= Killer.WORKERS or kill.kind == "driver" for kill in killer.kills
-    )
+    assert max(len(kill.lost) for kill in killer.kills) <= Killer.WORKERS
+    assert all(kill.lost for kill in killer.kills if kill.kind != "driver")
     assert not again - lost, "blocks were done again that no kill had cut short"
     same(results(run), results(tmp_path / "undisturbed" / "small"))
     assert not list(run.rglob("*.partial"))

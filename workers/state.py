@@ -31,7 +31,7 @@ def state_of(stage: Stage) -> StageState:
     """How far a stage is, from its records; its arrays are not read."""
     run, identity = stage.run, stage.identity
     records = run.records(identity, stage.grid.name)
-    if run.completion(identity) is not None:
+    if run.completion(identity) is not None and stage.outputs_are_there():
         return StageState(State.DONE, records)
     former = run.former_identities(identity)
     if former:

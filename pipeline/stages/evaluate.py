@@ -100,5 +100,8 @@ class Evaluate(Stage):
     def results(self) -> list[Path]:
         return [self.run.scores]
 
+    def outputs_are_there(self) -> bool:
+        return self.run.scores.exists()
+
     def remove_outputs(self) -> None:
         self.run.scores.unlink(missing_ok=True)

@@ -136,6 +136,10 @@ class Stage(ABC):
                     f"Finish it with block_vx={list(shard)}, or begin anew: pea drop {self.name}"
                 )
 
+    def outputs_are_there(self) -> bool:
+        """Whether nobody deleted a whole volume or file of this stage."""
+        return all((self.run.volume(name) / "zarr.json").exists() for name in self.output_specs())
+
     def remove_outputs(self) -> None:
         """Delete the volumes and files of this stage."""
         for name in self.output_specs():
