@@ -619,6 +619,17 @@ def test_verify_finds_what_was_altered_and_the_next_run_mends_it(
     assert finished("status", None, "--verify") == 0
 
 
+@pytest.mark.parametrize("name", ["volumes.zarr/segmentation", "scores.json"])
+def test_what_was_deleted_by_hand_is_made_again(
+    name: str, finished: Tried, template: tuple[Path, dict[str, str]]
+) -> None:
+    gone = finished.root / name
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    assert finished() == 0, finished.err
+    assert "edges_blockwise: done before" in finished.out
+    same(results(finished.root), template[1])
+
+
 # What a crash leaves behind.
 
 
