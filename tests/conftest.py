@@ -1,13 +1,23 @@
-"""How property tests run, and a true count of their examples at the end."""
+"""How property tests run, a true count of their examples at the end, and runs to be tried."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+from tests.drawn import results, write_inputs
+
+# Helpers that assert say what differs, as tests do.
+pytest.register_assert_rewrite(
+    "tests.tried", "tests.bad_input_rows", "tests.bad_input_settings", "tests.odd_input_rows"
+)
+from tests.tried import Tried  # noqa: E402
 
 EXAMPLES = pytest.StashKey[dict[str, int]]()
 
@@ -57,3 +67,29 @@ def pytest_terminal_summary(
         f"property tests: {sum(examples.values())} examples of {len(examples)} tests, "
         f"at least {min(examples.values())} each"
     )
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Inputs, a finished run of them, and its results."""
+    folder = tmp_path_factory.mktemp("template")
+    write_inputs(folder, digest="as ingested")
+    tried = Tried(folder)
+    assert tried() == 0
+    return folder, results(tried.root)
+
+
+@pytest.fixture
+def tried(
+    template: tuple[Path, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Tried:
+    """A run that has not begun."""
+    shutil.copytree(template[0] / "data.zarr", tmp_path / "data.zarr")
+    return Tried(tmp_path, capsys)
+
+
+@pytest.fixture
+def finished(tried: Tried, template: tuple[Path, dict[str, str]]) -> Tried:
+    """A run that is done."""
+    shutil.copytree(template[0] / "runs", tried.folder / "runs")
+    return tried
