@@ -30,3 +30,16 @@ def slot_of(key, keys):  # type: ignore[no-untyped-def]
     while keys[slot] >= 0 and keys[slot] != key:
         slot = (slot + np.uint64(1)) & mask
     return slot
+
+
+@njit(cache=True, nogil=True)
+def grown(keys, rows, capacity):  # type: ignore[no-untyped-def]
+    """A larger table with the same keys, and the row of each key in its new place."""
+    more_keys = np.full(capacity, -1, np.int64)
+    more_rows = np.zeros((capacity, rows.shape[1]), np.uint64)
+    for old in range(len(keys)):
+        if keys[old] >= 0:
+            slot = slot_of(keys[old], more_keys)
+            more_keys[slot] = keys[old]
+            more_rows[slot] = rows[old]
+    return more_keys, more_rows

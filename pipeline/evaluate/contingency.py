@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from pipeline.graph import Assignment, Table, sum_rows
-from pipeline.hashing import densified, slot_of
+from pipeline.hashing import densified, grown, slot_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _pair_counts(here, there, num_there):  # type: ignore[no-untyped-def]
     """Keys ``here * num_there + there`` and their counts, unsorted; often one key many times."""
     capacity = 1 << 12
     keys = np.full(capacity, -1, np.int64)
-    counts = np.zeros(capacity, np.uint64)
+    counts = np.zeros((capacity, 1), np.uint64)
     used = 0
     last, slot = np.int64(-1), np.uint64(0)
     for i in range(len(here)):
@@ -71,14 +71,8 @@ def _pair_counts(here, there, num_there):  # type: ignore[no-untyped-def]
                 used += 1
                 if used * 2 > capacity:
                     capacity *= 2
-                    more_keys = np.full(capacity, -1, np.int64)
-                    more_counts = np.zeros(capacity, np.uint64)
-                    for old in range(len(keys)):
-                        if keys[old] >= 0:
-                            new = slot_of(keys[old], more_keys)
-                            more_keys[new], more_counts[new] = keys[old], counts[old]
-                    keys, counts = more_keys, more_counts
+                    keys, counts = grown(keys, counts, capacity)
                     slot = slot_of(key, keys)
-        counts[slot] += np.uint64(1)
+        counts[slot, 0] += np.uint64(1)
     filled = keys >= 0
-    return keys[filled], counts[filled]
+    return keys[filled], counts[filled, 0]

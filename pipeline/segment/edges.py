@@ -8,7 +8,7 @@ from numba import njit
 
 from pipeline.geometry import Offsets
 from pipeline.graph import FragmentSizes, RegionGraph, sum_rows
-from pipeline.hashing import densified, slot_of
+from pipeline.hashing import densified, grown, slot_of
 
 
 def region_edges(
@@ -84,21 +84,9 @@ def _pair_sums(affinities, dense, offsets, inner, num_ids, num_direct):  # type:
                         used += 1
                         if used * 2 > capacity:
                             capacity *= 2
-                            keys, sums = _grown(keys, sums, capacity)
+                            keys, sums = grown(keys, sums, capacity)
                             slot = slot_of(key, keys)
                     sums[slot, column] += np.uint64(affinities[channel, z, y, x])
                     sums[slot, column + 1] += np.uint64(1)
     filled = keys >= 0
     return keys[filled], sums[filled]
-
-
-@njit(cache=True, nogil=True)
-def _grown(keys, sums, capacity):  # type: ignore[no-untyped-def]
-    more_keys = np.full(capacity, -1, np.int64)
-    more_sums = np.zeros((capacity, sums.shape[1]), np.uint64)
-    for old in range(len(keys)):
-        if keys[old] >= 0:
-            slot = slot_of(keys[old], more_keys)
-            more_keys[slot] = keys[old]
-            more_sums[slot] = sums[old]
-    return more_keys, more_sums
