@@ -192,7 +192,7 @@ MISTAKES = (
         BASINS_PY,
         "if exits[root] < 0 or j < exits[root]:",
         "if exits[root] < 0:",
-        BASINS,
+        ("tests/test_basins.py",),
     ),
     Mistake(
         "of equally low neighbours the last",

@@ -46,6 +46,14 @@ def test_a_plateau_drains_as_a_whole_at_its_first_outlet():
     assert labels.tolist() == [[[1, 1, 1, 1, 1, 7, 7]]]
 
 
+def test_the_first_outlet_is_that_with_the_smallest_index_wherever_it_is_seen_first():
+    # The first five of the plateau, in row 1, sees the outlet below it; the second sees the one
+    # above, which comes first in the volume and leads to the 0 of row 0.
+    labels = whole(drawn("9 5 0\n5 5 9\n5 9 9\n0 9 9"))
+    assert labels[0, 1, :2].tolist() == [3, 3]
+    assert labels[0, 2, 0] == 10
+
+
 def test_sections_are_separate_in_plane_and_joined_in_three_dimensions():
     heights = np.array([[[3, 4]], [[2, 1]]], np.uint16)
     assert whole(heights, in_plane=True).tolist() == [[[1, 1]], [[4, 4]]]
