@@ -24,6 +24,7 @@ lint: install
 
 bench: install
 	$(BIN)/python -m tests.bench.speed
+	$(BIN)/python -m tests.bench.chain
 	$(BIN)/python -m tests.bench.fragments $(DATA)
 
 # The two real probability maps, from their files to scores.
