@@ -58,7 +58,7 @@ class Evaluate(Stage):
 
         yield process
 
-    def finish(self) -> Mapping[str, Any]:
+    def finish(self) -> None:
         """Write ``scores.json``: the run's threshold on top, then every other one.
 
         Raises:
@@ -95,13 +95,9 @@ class Evaluate(Stage):
                 "fingerprint": self.identity.fingerprint,
             },
         )
-        return {}
 
     def results(self) -> list[Path]:
         return [self.run.scores]
-
-    def outputs_are_there(self) -> bool:
-        return self.run.scores.exists()
 
     def remove_outputs(self) -> None:
         self.run.scores.unlink(missing_ok=True)

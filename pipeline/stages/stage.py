@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -85,13 +85,8 @@ class Stage(ABC):
         """Whether each block writes a table."""
         return True
 
-    def finish(self) -> Mapping[str, Any]:
-        """Once, after all blocks: reduce them. May run again.
-
-        Returns:
-            What to note about the whole.
-        """
-        return {}
+    def finish(self) -> None:  # noqa: B027 - most stages have nothing to reduce
+        """Once, after all blocks: reduce them. May run again."""
 
     def results(self) -> list[Path]:
         """The files that ``finish`` writes."""
@@ -138,7 +133,8 @@ class Stage(ABC):
 
     def outputs_are_there(self) -> bool:
         """Whether nobody deleted a whole volume or file of this stage."""
-        return all((self.run.volume(name) / "zarr.json").exists() for name in self.output_specs())
+        arrays = [self.run.volume(name) / "zarr.json" for name in self.output_specs()]
+        return all(path.exists() for path in [*arrays, *self.results()])
 
     def remove_outputs(self) -> None:
         """Delete the volumes and files of this stage."""
@@ -185,8 +181,3 @@ def quantised(affinities: np.ndarray, where: object) -> np.ndarray:
 def mask_of(mask: Volume | None, roi: Roi) -> np.ndarray:
     """Which voxels of a region exist, as bool."""
     return np.ones(tuple(roi.shape), bool) if mask is None else mask.read(roi) != 0
-
-
-@contextmanager
-def nothing_shared(process: Process) -> Iterator[Process]:
-    yield process
