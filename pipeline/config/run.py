@@ -1,0 +1,145 @@
+"""A run file: ``run`` decides the numbers and is fingerprinted; ``machine`` decides the speed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from pipeline.config.fields import (
+    MAX_COUNT,
+    ArrayPath,
+    OffsetList,
+    Range,
+    RoiNm,
+    Section,
+    Sides,
+    Sigma,
+    Threshold,
+    Thresholds,
+    Width,
+    name,
+)
+from pipeline.config.network import Network
+from pipeline.config.train import Train
+from pipeline.geometry import ZYX
+
+
+class Data(Section):
+    """Where to start from. Paths are relative to the directory ``pea`` is called in."""
+
+    affinities: ArrayPath | None = None
+    """Zarr array or multiscale group ``(c, z, y, x)``, uint8 or floats in [0, 1], high inside."""
+    offsets: OffsetList | None = None
+    """Of arrays that do not carry the attribute ``neighborhood``."""
+    raw: ArrayPath | None = None
+    """The images ``(z, y, x)``: uint8, uint16 with a range, or floats in [0, 1]."""
+    raw_range: Range | None = None
+    """The raw values that become 0 and 1; for uint8 0 and 255 unless given. Others are clipped."""
+    labels: ArrayPath | None = None
+    """The truth, for scores; 0 is unknown."""
+    mask: ArrayPath | None = None
+    """Voxels to segment are not 0. Blocks without any are skipped and counted."""
+    roi: RoiNm | None = None
+    """Segment this region only; everything that the affinities or the raw cover if left out."""
+    test_roi: RoiNm | None = None
+    """Kept for testing: training and validation there are refused."""
+
+
+class Predict(Section):
+    """Affinities from raw; see ``pipeline.stages.predict``. Patches lie on a grid of the volume."""
+
+    checkpoint: str = "best"
+    """``best`` or ``last`` of this run's training, ``released``, or the path of a checkpoint."""
+    released: str | None = None
+    """Weights that come with the project, for ``released``, and for ``best`` without training."""
+    patch_vx: Sides = ZYX(32, 256, 256)
+    """What the network sees at once."""
+    crop_vx: Width = ZYX(4, 32, 32)
+    """What is cut off of each side of a patch; patches overlap by twice that."""
+    offsets: OffsetList | None = None
+    """Those of the training if left out. A network of embeddings takes any."""
+    embeddings: bool = False
+    """Write them too, as float16."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 on a GPU only."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Of PyTorch, for each worker on a CPU. Another number rounds sums in another order."""
+
+
+class Fragments(Section):
+    """Watershed fragments: see ``pipeline.segment.fragments``."""
+
+    per_section: bool = False
+    """Fragments do not leave their section. For anisotropic volumes."""
+    narrow_nm: Sigma = 7.5
+    """Standard deviation of the Gaussian that keeps ridges on membranes."""
+    wide_nm: Sigma = 30.0
+    """Standard deviation of the one that removes spurious minima."""
+    wide_share: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Weight of the wide one in the heights."""
+
+
+class Agglomerate(Section):
+    method: Literal["mean_affinity"] = "mean_affinity"
+    threshold: Threshold = 0.5
+    """Merge while 1 - affinity is below this. Higher merges more, as in waterz."""
+    dust_vx: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
+    """Segments with fewer voxels become background."""
+
+
+class Evaluate(Section):
+    thresholds: Thresholds = tuple(n / 20 for n in range(1, 20))
+    """Score the segmentation of each, besides ``agglomerate.threshold``."""
+
+
+class Run(Section):
+    """What is computed."""
+
+    name: Annotated[str, AfterValidator(name)]
+    data: Data
+    network: Network = Network()
+    train: Train | None = None
+    predict: Predict = Predict()
+    fragments: Fragments = Fragments()
+    agglomerate: Agglomerate = Agglomerate()
+    evaluate: Evaluate = Evaluate()
+
+
+class Workers(Section):
+    """Who computes one blockwise stage."""
+
+    workers: Annotated[int, Field(ge=1, le=10_000)] = 1
+    block_vx: Sides = ZYX(64, 256, 256)
+    memory_gb: Annotated[float, Field(gt=0)] = 8.0
+    """What one worker may use; a stage that needs more is refused before it starts."""
+    timeout_s: Annotated[float, Field(gt=0, le=MAX_COUNT)] = 3600.0
+    """A block that takes longer is taken from its worker, which is killed."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    """How often a failed block is tried again."""
+    max_restarts: Annotated[int, Field(ge=0, le=10_000)] = 10
+    """How many workers may die before the stage is given up."""
+
+
+class Machine(Section):
+    """How fast it is computed."""
+
+    runner: Literal["serial", "daisy"] = "daisy"
+    train_workers: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Processes that prepare batches; 0 prepares them between steps."""
+    predict: Workers = Workers()
+    fragments: Workers = Workers()
+    edges: Workers = Workers()
+    relabel: Workers = Workers()
+    downsample: Workers = Workers()
+    evaluate: Workers = Workers()
+    agglomerate: Workers = Workers()
+    """Of the stages that see the whole graph; their block is the volume."""
+
+
+class Settings(Section):
+    """A whole file."""
+
+    run: Run
+    machine: Machine = Machine()
