@@ -56,3 +56,7 @@ class ExistsError(PipelineError, FileExistsError):
 
 class StageError(PipelineError, RuntimeError):
     """A stage ended without all of its blocks."""
+
+
+class CheckpointError(PipelineError, ValueError):
+    """A file does not hold the weights of a network that this project can build."""
