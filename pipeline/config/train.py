@@ -39,12 +39,14 @@ class Augment(Section):
     rotate: Share = 0.0
     """Turn about z by any angle."""
     scale: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Zoom by up to this share in or out."""
+    """Zoom by up to this share in or out, in the plane."""
     elastic: Share = 0.0
     elastic_spacing_vx: Sides = ZYX(8, 32, 32)
     """Distance of the control points of the deformation."""
     elastic_sigma_vx: Amount = 2.0
-    """Standard deviation of their displacement, in voxels; along z none in a section of its own."""
+    """Standard deviation of their displacement along y and x."""
+    elastic_sigma_z_vx: Amount = 0.0
+    """The same along z; only in isotropic volumes."""
     intensity: Share = 0.5
     """Contrast, brightness and gamma, of the whole crop or section by section (evenly)."""
     contrast: Annotated[float, Field(ge=0, le=1)] = 0.15
@@ -58,8 +60,10 @@ class Augment(Section):
     shifted_section: Share = 0.0
     """Of each section: it, or it and all below, lies displaced."""
     shift_vx: Annotated[int, Field(ge=0, le=100)] = 4
+    """Up to this far along y and x."""
     blur: Share = 0.0
     blur_sigma_vx: Amount = 1.5
+    """Up to this width, in the plane."""
     noise: Share = 0.0
     noise_sigma: Annotated[float, Field(ge=0, le=1)] = 0.05
 

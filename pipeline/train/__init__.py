@@ -1,0 +1,1 @@
+"""How a network is trained: crops and their augmentation, the loop, validation."""
