@@ -26,8 +26,10 @@ from pipeline.volume import Volume
 class Inputs:
     """Arrays on one voxel grid."""
 
-    affinities: Volume
-    offsets: Offsets
+    source: Volume
+    """Affinities; or raw, of which a network has to make them."""
+    offsets: Offsets | None
+    """Of the affinities; None of raw."""
     mask: Volume | None
     truth: Volume | None
     roi: Roi
@@ -37,11 +39,13 @@ class Inputs:
 
     @property
     def voxel_size_nm(self) -> Nm:
-        return self.affinities.spec.voxel_size_nm
+        return self.source.spec.voxel_size_nm
 
 
 def open_inputs(data: Data, root: Path) -> Inputs:
     """Open what a run file names; only metadata is read.
+
+    A run starts from affinities where it has them. Raw beside them is for pictures, and not opened.
 
     Args:
         data: the paths.
@@ -50,23 +54,31 @@ def open_inputs(data: Data, root: Path) -> Inputs:
     Raises:
         PipelineError: of the kind that fits, naming the array or key.
     """
-    if data.affinities is None:
+    name = "raw" if data.affinities is None else "affinities"
+    path = data.raw if data.affinities is None else data.affinities
+    if path is None:
         raise ConfigError(
-            "run.data.affinities must name an array of affinities to start from\n"
-            "Make one from affinities, a boundary map or an interior map: pea ingest SOURCE DEST"
+            "run.data must name affinities, or raw, to start from\n"
+            "Make an array of images, affinities, or a boundary map: pea ingest SOURCE DEST"
         )
-    refuse_nested(root, (data.affinities, data.labels, data.mask))
-    affinities = Volume.open(data.affinities)
-    offsets = checked_affinities(affinities, data.offsets)
-    roi = region(affinities, data.roi)
-    size = affinities.spec.voxel_size_nm
-    mask = None if data.mask is None else checked_mask(Volume.open(data.mask), size, roi)
-    truth = None if data.labels is None else checked_labels(Volume.open(data.labels), size, roi)
-    opened = {"affinities": affinities, "mask": mask, "labels": truth}
+    refuse_nested(root, (path, data.labels, data.mask))
+    source = Volume.open(path)
+    offsets = checked_affinities(source, data.offsets) if name == "affinities" else None
+    if offsets is None:
+        checked_raw(source)
+    roi = region(source, data.roi, name)
+    size = source.spec.voxel_size_nm
+    mask = None if data.mask is None else checked_mask(Volume.open(data.mask), size, roi, name)
+    truth = (
+        None
+        if data.labels is None
+        else checked_labels(Volume.open(data.labels), size, roi, other=name)
+    )
+    opened = {name: source, "mask": mask, "labels": truth}
     contents = {
         name: content_fingerprint(volume, root) for name, volume in opened.items() if volume
     }
-    return Inputs(affinities, offsets, mask, truth, roi, contents)
+    return Inputs(source, offsets, mask, truth, roi, contents)
 
 
 def refuse_nested(root: Path, inputs: Sequence[Path | None]) -> None:
@@ -90,6 +102,18 @@ def refuse_nested(root: Path, inputs: Sequence[Path | None]) -> None:
                 f"a run directory and its inputs must lie apart: {root}\nfound the input {path}\n"
                 "Choose another run.name, or another place with --runs."
             )
+
+
+def checked_raw(volume: Volume) -> None:
+    """Raise unless an array has the axes of raw.
+
+    Raises:
+        ShapeError: it has channels.
+    """
+    if volume.spec.channels is not None:
+        raise ShapeError(
+            f"raw must have axes (z, y, x), found shape {volume.spec.shape}: {volume.path}"
+        )
 
 
 def checked_affinities(volume: Volume, given: Offsets | None) -> Offsets:
@@ -158,13 +182,13 @@ def checked_partner(
     return volume
 
 
-def checked_mask(volume: Volume, voxel_size_nm: Nm, roi: Roi) -> Volume:
+def checked_mask(volume: Volume, voxel_size_nm: Nm, roi: Roi, other: str = "affinities") -> Volume:
     """A mask of a region.
 
     Raises:
         DtypeError: floats; RoiError: it does not cover the region; as ``checked_partner``.
     """
-    checked_partner(volume, voxel_size_nm, roi, "mask")
+    checked_partner(volume, voxel_size_nm, roi, "mask", other)
     if volume.dtype.kind not in "bui":
         raise DtypeError(
             f"a mask must hold integers or bool, found {volume.dtype}: {volume.path}\n"
@@ -195,7 +219,7 @@ def checked_labels(
     return volume
 
 
-def region(volume: Volume, given: RoiNm | None) -> Roi:
+def region(volume: Volume, given: RoiNm | None, name: str = "affinities") -> Roi:
     """The region of a run, in world voxels.
 
     Raises:
@@ -211,7 +235,7 @@ def region(volume: Volume, given: RoiNm | None) -> Roi:
     roi = Roi(begin, shape)
     if min(shape) < 1 or not volume.roi.contains(roi):
         raise RoiError(
-            f"run.data.roi must lie inside the affinities: {volume.path}\n"
-            f"the region is {describe(roi, size)}\nthe affinities have {describe(volume.roi, size)}"
+            f"run.data.roi must lie inside the {name}: {volume.path}\n"
+            f"the region is {describe(roi, size)}\nit covers {describe(volume.roi, size)}"
         )
     return roi

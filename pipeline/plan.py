@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pipeline.config import Settings, Workers
 from pipeline.errors import ConfigError, LayoutError
-from pipeline.geometry import ZYX, BlockGrid, Roi, nanometres
+from pipeline.geometry import ZYX, BlockGrid, Offsets, Roi, nanometres
 from pipeline.inputs import open_inputs
-from pipeline.rundir import RunDirectory
+from pipeline.plan_predict import prediction
+from pipeline.rundir import Identity, RunDirectory
 from pipeline.segment.downsample import halved_axes
 from pipeline.segment.fragments import FragmentRule
 from pipeline.spec import VolumeSpec
@@ -76,7 +77,7 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
     run, machine = settings.run, settings.machine
     where = RunDirectory(runs / run.name)
     given = open_inputs(run.data, where.root)
-    roi, size, affinities = given.roi, given.voxel_size_nm, given.affinities.path
+    roi, size, affinities = given.roi, given.voxel_size_nm, given.source.path
     whole = BlockGrid(roi, ZYX.of(roi.shape))
     labels = VolumeSpec(
         shape=tuple(roi.shape),
@@ -99,11 +100,17 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
         run.fragments.wide_nm,
         run.fragments.wide_share,
     )
+    predicted = prediction(settings, where, given)
+    before: tuple[Identity, ...] = ()
+    offsets = given.offsets or Offsets()
+    if predicted is not None:
+        affinities, offsets = where.volume("affinities"), predicted.offsets
+        before = (predicted.identity,)
     fragments = FragmentsBlockwise(
         name="fragments_blockwise",
         run=where,
         grid=BlockGrid(roi, machine.fragments.block_vx, rule.halo_below_vx, rule.halo_above_vx),
-        upstream=(),
+        upstream=before,
         contents=contents("affinities", "mask"),
         affinities=affinities,
         mask=given.mask.path if given.mask else None,
@@ -116,13 +123,11 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
     edges = EdgesBlockwise(
         name="edges_blockwise",
         run=where,
-        grid=BlockGrid(
-            roi, machine.edges.block_vx, given.offsets.halo_below_vx, given.offsets.halo_above_vx
-        ),
-        upstream=(resolved.identity,),
+        grid=BlockGrid(roi, machine.edges.block_vx, offsets.halo_below_vx, offsets.halo_above_vx),
+        upstream=(resolved.identity, *before),
         contents=contents("affinities"),
         affinities=affinities,
-        offsets=given.offsets,
+        offsets=offsets,
         fragments=output("fragments", machine.edges),
     )
     tree = Agglomerate(
@@ -143,7 +148,8 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
         dust_vx=run.agglomerate.dust_vx,
         segmentation=output("segmentation", machine.relabel),
     )
-    steps = [
+    steps = [Step(predicted, machine.predict)] if predicted is not None else []
+    steps += [
         Step(fragments, machine.fragments),
         Step(resolved, machine.agglomerate),
         Step(edges, machine.edges),
@@ -209,5 +215,6 @@ def check_memory(stage: Stage, workers: Workers) -> None:
         raise LayoutError(
             f"{stage.name} needs {stage.memory_bytes / 1e9:.1f} GB per block of "
             f"{list(stage.grid.block_vx)} voxels, its workers have {workers.memory_gb:g} GB\n"
-            "Make machine.*.block_vx smaller, or machine.*.memory_gb larger."
+            "Make machine.*.block_vx smaller, or machine.*.memory_gb larger; of a prediction, "
+            "run.predict.patch_vx."
         )

@@ -417,6 +417,8 @@ FIRST_TOUCHED = {
     "data.mask": ("mask", "fragments_blockwise"),
     "data.roi": ("roi", "fragments_blockwise"),
     "data.raw": ("mask", ()),  # any volume; it is only shown
+    "data.raw_range": ([0, 7], ()),
+    "data.test_roi": ("roi", ()),  # training keeps off it
     "fragments.per_section": (True, "fragments_blockwise"),
     "fragments.narrow_nm": (5.0, "fragments_blockwise"),
     "fragments.wide_nm": (10.0, "fragments_blockwise"),
@@ -432,7 +434,10 @@ NOT_A_CHOICE = {"agglomerate.method"}
 def test_every_setting_that_decides_numbers_is_listed_here():
     sections = {"data": Data, "fragments": Fragments, "agglomerate": Agglomerate}
     sections["evaluate"] = Evaluate
-    assert sections.keys() | {"name"} == Run.model_fields.keys()
+    elsewhere = {"predict"}  # tests/test_predict.py
+    decide_a_checkpoint = {"network", "train"}
+    others = {"name"} | elsewhere | decide_a_checkpoint
+    assert sections.keys() | others == Run.model_fields.keys()
     every = {f"{name}.{key}" for name, kind in sections.items() for key in kind.model_fields}
     assert every == FIRST_TOUCHED.keys() | NOT_A_CHOICE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import socket
@@ -79,11 +80,25 @@ def worker(stage: Stage) -> Iterator[Worker]:
     with ExitStack() as stack:
         log = stack.enter_context((logs / f"{name}.log").open("a", buffering=1))
         stack.callback(ledger.close)
+        stack.enter_context(_warnings_in(log))
         try:
             process = stack.enter_context(stage.open())
         except Exception as error:
             process = _failing(error)
         yield Worker(stage, process, log, ledger)
+
+
+@contextmanager
+def _warnings_in(log: IO[str]) -> Iterator[None]:
+    """Write what the pipeline warns of into a worker's log."""
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("pipeline")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _failing(error: Exception) -> Process:

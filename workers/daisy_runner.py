@@ -20,6 +20,7 @@ from funlib.geometry import Coordinate, Roi
 from pipeline.config import Workers
 from pipeline.stages.stage import Stage
 from workers.block import worker
+from workers.gpus import choose_gpu
 from workers.runner import Progress, Runner
 
 LOOPBACK = "127.0.0.1"
@@ -90,6 +91,7 @@ def _work(stage: Stage) -> None:
     """The life of a worker process."""
     _end_with_parent()
     client = daisy.Client()
+    choose_gpu(client.worker_id)
     with worker(stage) as at_work:
         while True:
             with client.acquire_block() as block:

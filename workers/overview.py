@@ -36,6 +36,8 @@ def describe_plan(plan: Plan) -> Iterator[str]:
             f"{stage.memory_bytes / 1e9:.2f}",
             size(written) if written else "tables",
         )
+        for remark in stage.remarks():
+            yield f"    {remark}"
         for change in state.changes:
             yield f"    {change}"
     yield f"volumes: {size(total)} before compression; labels usually shrink 15 to 90 times"

@@ -23,7 +23,7 @@ def picture_of(plan: Plan, path: Path) -> None:
         raise NotFoundError(f"{run.root} has no segmentation to draw\nMake it: pea run all")
     volumes = {
         "raw": data.raw,
-        "affinities": data.affinities,
+        "affinities": data.affinities or run.volume("affinities"),
         "fragments": run.volume("fragments"),
         "segmentation": run.volume("segmentation"),
         "truth": data.labels,

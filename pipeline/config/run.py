@@ -128,7 +128,8 @@ class Machine(Section):
     runner: Literal["serial", "daisy"] = "daisy"
     train_workers: Annotated[int, Field(ge=0, le=1000)] = 1
     """Processes that prepare batches; 0 prepares them between steps."""
-    predict: Workers = Workers()
+    predict: Workers = Workers(block_vx=ZYX(48, 192, 192))
+    """Blocks of whole tiles, ``patch_vx`` less twice ``crop_vx``, compute no patch twice."""
     fragments: Workers = Workers()
     edges: Workers = Workers()
     relabel: Workers = Workers()

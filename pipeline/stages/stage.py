@@ -88,6 +88,10 @@ class Stage(ABC):
     def finish(self) -> None:  # noqa: B027 - most stages have nothing to reduce
         """Once, after all blocks: reduce them. May run again."""
 
+    def remarks(self) -> list[str]:
+        """What `pea plan` should say of it besides its figures."""
+        return []
+
     def results(self) -> list[Path]:
         """The files that ``finish`` writes."""
         return []
