@@ -106,6 +106,11 @@ class RunDirectory:
     def scores(self) -> Path:
         return self.root / "scores.json"
 
+    @property
+    def checkpoints(self) -> Path:
+        """``best``, ``last`` and ``state``, each ``.safetensors``, and the curves of a training."""
+        return self.root / "checkpoints"
+
     def logs(self, stage: str) -> Path:
         return self.root / "logs" / stage
 

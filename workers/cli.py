@@ -61,6 +61,29 @@ def plan(
 
 
 @app.command()
+def train(
+    run_file: RunFile,
+    changes: Changes = None,
+    machine: MachineFile = None,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Begin anew, and forget what was trained.")
+    ] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Train the network of a run; go on where an earlier training was stopped."""
+    from pipeline.config import load_settings
+    from workers.train import train as train_run
+
+    state = train_run(load_settings(run_file, changes or (), machine), runs, rerun, console)
+    console.print(f"{state.step} steps in {state.seconds / 3600:.2f} hours")
+    if state.best:
+        console.print(
+            f"best: step {state.best['step']}, validation VOI {state.best['voi']:.4f}, "
+            f"ARAND {state.best['arand']:.4f}"
+        )
+
+
+@app.command()
 def run(
     stage: Annotated[
         str, typer.Argument(metavar="STAGE|all", help="A stage, as `pea plan` names it.")

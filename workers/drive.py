@@ -10,18 +10,19 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Literal
 
 from rich.console import Console
 
-from pipeline.config import dump_settings
+from pipeline.config import Settings, dump_settings
 from pipeline.errors import ConfigError, ExistsError, PipelineError, StageError
 from pipeline.plan import Plan, Step
-from pipeline.rundir import RunDirectory, write_json
+from pipeline.rundir import Identity, RunDirectory, write_json
 from pipeline.stages.stage import Stage
+from pipeline.tables import replacing
 from workers.block import FAILURES, broken_off, failures
 from workers.progress import progress_line
 from workers.runner import Runner
@@ -37,6 +38,8 @@ DISTRIBUTIONS = (
     "zarr",
     "numcodecs",
     "daisy",
+    "torch",
+    "gunpowder",
     "waterz",
 )
 
@@ -77,7 +80,7 @@ def drive(
         for step in steps:
             if state_of(step.stage).state is not State.DONE:
                 step.stage.refuse_foreign_outputs()
-        write_provenance(plan)
+        write_provenance(plan.settings, plan.run, (s.stage.identity for s in plan.steps))
         reports: list[StageReport] = []
         errors: list[PipelineError] = []
         broken: set[str] = set()
@@ -291,10 +294,11 @@ def locked(run: RunDirectory) -> Iterator[None]:
         yield
 
 
-def write_provenance(plan: Plan) -> None:
+def write_provenance(settings: Settings, run: RunDirectory, identities: Iterable[Identity]) -> None:
     """Note the settings of this start, and add it to the list of all starts."""
-    (plan.run.root / "run.yaml").write_text(dump_settings(plan.settings))
-    path = plan.run.root / "provenance.json"
+    with replacing(run.root / "run.yaml") as partial:
+        partial.write_text(dump_settings(settings))
+    path = run.root / "provenance.json"
     try:
         starts = list(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -306,7 +310,7 @@ def write_provenance(plan: Plan) -> None:
             "host": socket.gethostname(),
             "python": platform.python_version(),
             "versions": {name: version_of(name) for name in DISTRIBUTIONS},
-            "fingerprints": {s.stage.name: s.stage.identity.fingerprint for s in plan.steps},
+            "fingerprints": {each.stage: each.fingerprint for each in identities},
         }
     )
     write_json(path, starts)

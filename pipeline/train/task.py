@@ -1,0 +1,133 @@
+"""What a training starts from: volumes and regions, opened and checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import RoiNm, Run, Train
+from pipeline.content import content_fingerprint
+from pipeline.errors import ConfigError, LayoutError, RoiError
+from pipeline.geometry import Nm, Roi, describe, voxels
+from pipeline.inputs import checked_labels, refuse_nested
+from pipeline.raw import RawScale
+from pipeline.rundir import Identity, RunDirectory
+from pipeline.train.batches import TrainingData
+from pipeline.volume import Volume
+
+REVISION = 1
+"""Raised when the same settings train another network."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training that can begin."""
+
+    run: Run
+    where: RunDirectory
+    data: TrainingData
+    raw: Volume
+    labels: Volume
+    scale: RawScale
+    validation_roi: Roi | None
+    """In world voxels."""
+    voxel_size_nm: Nm
+    identity: Identity
+    """All that decides the weights, besides the kind of the machine."""
+
+    @property
+    def train(self) -> Train:
+        assert self.run.train is not None
+        return self.run.train
+
+
+def open_task(run: Run, where: RunDirectory) -> Task:
+    """Open what a training needs; only metadata is read.
+
+    Raises:
+        PipelineError: of the kind that fits, naming the array or key.
+    """
+    train, data = run.train, run.data
+    if train is None:
+        raise ConfigError("run.train must say how to train, and at least where: run.train.roi")
+    if data.raw is None or data.labels is None:
+        missing = "raw" if data.raw is None else "labels"
+        raise ConfigError(f"training needs raw and labels; run.data.{missing} is not given")
+    refuse_nested(where.root, (data.raw, data.labels))
+    raw = Volume.open(data.raw)
+    size = raw.spec.voxel_size_nm
+    labels = checked_labels(Volume.open(data.labels), size, raw.roi, "labels", "raw")
+    labelled = raw.roi.intersect(labels.roi)
+    regions = {"run.train.roi": train.roi}
+    if train.validation is not None:
+        regions["run.train.validation.roi"] = train.validation.roi
+    rois = {name: _region(given, size, labelled, name) for name, given in regions.items()}
+    if data.test_roi is not None:
+        rois["run.data.test_roi"] = _region(data.test_roi, size, None, "run.data.test_roi")
+    refuse_overlaps(rois, size)
+    crop, factor = train.crop_vx, run.network.factor
+    if any(side % n for side, n in zip(crop, factor, strict=True)):
+        nearest = [max(n, round(s / n) * n) for s, n in zip(crop, factor, strict=True)]
+        raise LayoutError(
+            f"run.train.crop_vx must be multiples of {list(factor)}, which the network halves its "
+            f"way down to; found {list(crop)}\nThe nearest is {nearest}."
+        )
+    for vector in train.offsets.vectors:
+        if any(abs(n) >= side for n, side in zip(vector, crop, strict=True)):
+            raise ConfigError(
+                f"run.train.offsets must be shorter than run.train.crop_vx: {list(vector)} leaves "
+                f"no pair in {list(crop)}"
+            )
+    scale = RawScale.of(raw, data.raw_range)
+    identity = Identity(
+        "train",
+        REVISION,
+        {
+            "network": run.network.model_dump(mode="json"),
+            "train": train.model_dump(mode="json", exclude={"checkpoint_every"}),
+            "raw_range": [scale.low, scale.high],
+        },
+        {
+            name: content_fingerprint(volume, where.root)
+            for name, volume in (("raw", raw), ("labels", labels))
+        },
+    )
+    return Task(
+        run,
+        where,
+        TrainingData(data.raw, data.labels, (scale.low, scale.high), rois["run.train.roi"]),
+        raw,
+        labels,
+        scale,
+        rois.get("run.train.validation.roi"),
+        size,
+        identity,
+    )
+
+
+def refuse_overlaps(rois: dict[str, Roi], voxel_size_nm: Nm) -> None:
+    """Raise if a voxel is in two of the regions for training, validation and testing.
+
+    Raises:
+        RoiError: naming both.
+    """
+    names = list(rois)
+    for number, one in enumerate(names):
+        for other in names[number + 1 :]:
+            if not rois[one].intersect(rois[other]).empty:
+                raise RoiError(
+                    f"{one} and {other} must not overlap: scores would flatter\n"
+                    f"{one} is {describe(rois[one], voxel_size_nm)}\n"
+                    f"{other} is {describe(rois[other], voxel_size_nm)}"
+                )
+
+
+def _region(given: RoiNm, size: Nm, inside: Roi | None, key: str) -> Roi:
+    begin = voxels(given.offset, size, f"{key}.offset")
+    shape = voxels(given.shape, size, f"{key}.shape")
+    roi = Roi(begin, shape)
+    if min(shape) < 1 or (inside is not None and not inside.contains(roi)):
+        where = "not be empty" if inside is None else f"lie in {describe(inside, size)}"
+        raise RoiError(
+            f"{key} must {where}, where both raw and labels are; found {describe(roi, size)}"
+        )
+    return roi

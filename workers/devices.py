@@ -1,0 +1,29 @@
+"""Where a network is computed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from pipeline.errors import ConfigError
+
+
+def device_named(
+    name: Literal["auto", "cpu", "cuda"], precision: Literal["fp32", "bf16"]
+) -> torch.device:
+    """A device; ``auto`` is a GPU if there is one.
+
+    Raises:
+        ConfigError: there is no GPU, or bf16 is asked of a CPU.
+    """
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise ConfigError(
+            "device cuda needs a GPU that PyTorch can use, found none\n"
+            "Set device to auto or cpu, or see what nvidia-smi says."
+        )
+    device = torch.device("cuda" if found and name != "cpu" else "cpu")
+    if precision == "bf16" and device.type == "cpu":
+        raise ConfigError("precision bf16 needs a GPU, this is a CPU\nSet precision to fp32.")
+    return device
