@@ -31,7 +31,7 @@ AHEAD = 2
 """Steps that a worker knows of: it begins with the next as soon as it has handed one over."""
 SECONDS_TO_END = 10
 """A worker notices when it hands over its batch that nobody is there."""
-ONE_THREAD = ("OMP", "OPENBLAS", "MKL", "NUMBA", "NUMEXPR", "BLOSC")
+ONE_THREAD = ("OMP", "OPENBLAS", "MKL", "NUMBA")
 
 
 class Batches:
@@ -146,9 +146,10 @@ def _work(connection: Connection, *of: Any) -> None:
             except PipelineError as error:
                 answer = type(error)(str(error))
             except Exception as error:
+                last = traceback.extract_tb(error.__traceback__)[-1]
                 answer = StageError(
-                    f"the batch of step {step} could not be made: "
-                    f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+                    f"the batch of step {step} could not be made: {type(error).__name__}: {error}\n"
+                    f"raised in {last.name}, {last.filename}:{last.lineno}"
                 )
             connection.send(answer)
     except (EOFError, OSError):

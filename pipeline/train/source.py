@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.errors import DataError, RoiError
 from pipeline.geometry import Coordinate, Roi, describe, slices
+from pipeline.raw import RawScale
 from pipeline.train.data import TrainingData
 from pipeline.volume import Volume
 
@@ -23,6 +24,7 @@ class Source:
     def __init__(self, data: TrainingData) -> None:
         self._data = data
         self._raw, self._labels = Volume.open(data.raw), Volume.open(data.labels)
+        self._scale = RawScale(*data.scale)
         self._held: tuple[np.ndarray, np.ndarray] | None = None
         for volume in (self._raw, self._labels):
             if not volume.roi.contains(data.roi):
@@ -36,8 +38,7 @@ class Source:
         """Read the region once and for all, if it is small."""
         bytes_each = self._raw.dtype.itemsize + np.dtype(np.uint32).itemsize
         if self._data.roi.size * bytes_each <= IN_MEMORY_BYTES:
-            labels, _ = fastremap.renumber(self._labels.read(self._data.roi), in_place=True)
-            self._held = self._raw.read(self._data.roi), labels.astype(np.uint32, copy=False)
+            self._held = self._read_raw(self._data.roi), self._read_labels(self._data.roi)
 
     def place(self, shape: Sequence[int], min_labelled: float, rng: np.random.Generator) -> Roi:
         """A box of the region, any as likely as another that has enough labelled voxels.
@@ -61,13 +62,13 @@ class Source:
         )
 
     def read(self, box: Roi) -> tuple[np.ndarray, np.ndarray]:
-        """Raw, float32 in [0, 1], and labels of a box, reflected where it leaves the region."""
+        """Raw and labels of a box, reflected where it leaves the region.
+
+        Returns:
+            Raw, float32 in [0, 1]; labels, uint32 with 0 and the same objects, not the same ids.
+        """
         inside = box.intersect(self._data.roi)
-        low, high = self._data.scale
-        raw = self._read_raw(inside).astype(np.float32)
-        raw -= np.float32(low)
-        raw *= np.float32(1 / (high - low))
-        np.clip(raw, 0, 1, out=raw)
+        raw = self._scale.apply(self._read_raw(inside), self._data.raw)
         labels = self._read_labels(inside)
         if inside == box:
             return raw, labels
@@ -81,5 +82,6 @@ class Source:
 
     def _read_labels(self, box: Roi) -> np.ndarray:
         if self._held is None:
-            return self._labels.read(box)
+            labels = fastremap.renumber(self._labels.read(box), in_place=True)[0]
+            return np.asarray(labels, np.uint32)
         return self._held[1][slices(box, self._data.roi.begin)]

@@ -75,17 +75,18 @@ def view_of(
 
 def _cut_out(view: np.ndarray, rule: View, rng: np.random.Generator) -> None:
     """Set boxes of one size to 0, in place; where sides of y and x may be equal they are."""
-    count = int(rng.integers(rule.max_cutouts + 1))
+    count = rng.integers(rule.max_cutouts + 1)
     low, high = np.array(rule.cutout_min_vx), np.array(rule.cutout_max_vx)
     share = rng.random(2)[[0, 1, 1]]
     sides = ZYX.of(np.minimum(low + share * (high - low + 1), view.shape))
-    begins = rng.integers(np.array(view.shape) - sides + 1, size=(count, 3))
+    room = np.array(view.shape) - np.array(sides)
+    begins = rng.integers(room, size=(count, 3), endpoint=True)
     for z, y, x in begins:
         view[z : z + sides.z, y : y + sides.y, x : x + sides.x] = 0
 
 
 def _flipped(array: Any, flip: tuple[bool, bool, bool]) -> Any:
-    axes = [array.ndim - 3 + axis for axis in range(3) if flip[axis]]
+    axes = tuple(array.ndim - 3 + axis for axis in range(3) if flip[axis])
     # Tensors have no negative strides; arrays have no method of this name.
     return array.flip(axes) if hasattr(array, "flip") else np.flip(array, axes)
 

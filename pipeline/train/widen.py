@@ -14,7 +14,7 @@ def widened(labels: np.ndarray, radius_vx: int, per_section: bool) -> np.ndarray
     which shows the window no object that it does not contain already.
 
     Args:
-        labels: integers from 0, ``(z, y, x)``.
+        labels: integers from 0, below 2^53 (the filters compute in float64), ``(z, y, x)``.
     """
     if not radius_vx:
         return labels
@@ -22,6 +22,5 @@ def widened(labels: np.ndarray, radius_vx: int, per_section: bool) -> np.ndarray
     size = (1 if per_section else window, window, window)
     highest = maximum_filter(labels, size, mode="nearest")
     # Background counts as the highest id of all, so that it is never the lowest.
-    beyond = np.iinfo(labels.dtype).max
-    lowest = minimum_filter(np.where(labels > 0, labels, beyond), size, mode="nearest")
+    lowest = minimum_filter(np.where(labels > 0, labels, labels.max()), size, mode="nearest")
     return np.where(lowest < highest, 0, labels).astype(labels.dtype)
