@@ -111,6 +111,10 @@ class RunDirectory:
         """``best``, ``last`` and ``state``, each ``.safetensors``, and the curves of a training."""
         return self.root / "checkpoints"
 
+    @property
+    def training_state(self) -> Path:
+        return self.checkpoints / "state.safetensors"
+
     def logs(self, stage: str) -> Path:
         return self.root / "logs" / stage
 

@@ -31,7 +31,7 @@ def progress_line(
         before: units done earlier, counted as done from the start.
 
     Yields:
-        A function to call with the units done and failed since.
+        A function to call with the units done and failed since, and a remark if there is one.
     """
     if console.is_terminal:
         columns = (
@@ -40,19 +40,23 @@ def progress_line(
             MofNCompleteColumn(),
             TextColumn(unit),
             TextColumn("{task.fields[failed]}", style="red"),
+            TextColumn("{task.fields[remark]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console) as bars:
-            bar = bars.add_task(name, total=total, completed=before, failed="")
-            yield lambda done, failed: bars.update(
-                bar, completed=before + done, failed=f"{failed} failed" if failed else ""
+            bar = bars.add_task(name, total=total, completed=before, failed="", remark="")
+            yield lambda done, failed, remark="": bars.update(
+                bar,
+                completed=before + done,
+                failed=f"{failed} failed" if failed else "",
+                remark=remark,
             )
         return
     started = last = time.monotonic()
 
-    def line(done: int, failed: int) -> None:
+    def line(done: int, failed: int, remark: str = "") -> None:
         nonlocal last
         now = time.monotonic()
         if now - last < SECONDS_BETWEEN_LINES:
@@ -62,6 +66,9 @@ def progress_line(
         # The first units also start processes and compile loops: too early for an estimate.
         estimate = f", {left:.0f} s left" if done > 2 else ""
         bad = f", {failed} failed" if failed else ""
-        console.print(f"{name}: {before + done}/{total} {unit}{bad}{estimate}", soft_wrap=True)
+        said = f", {remark}" if remark else ""
+        console.print(
+            f"{name}: {before + done}/{total} {unit}{bad}{said}{estimate}", soft_wrap=True
+        )
 
     yield line

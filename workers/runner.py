@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from pipeline.config import Workers
 from pipeline.stages.stage import Stage
 
-Progress = Callable[[int, int], None]
-"""Called with the number of blocks done and failed so far in this call."""
+
+class Progress(Protocol):
+    """Called with the number of blocks done and failed so far in this call."""
+
+    def __call__(self, done: int, failed: int, remark: str = "") -> None: ...
 
 
 class Runner(ABC):

@@ -10,15 +10,21 @@ from rich.console import Console
 from pipeline.config import Settings
 from pipeline.rundir import RunDirectory
 from pipeline.train.loop import Progress, train_network
-from pipeline.train.state import TrainingState
+from pipeline.train.state import TrainingState, steps_done
 from pipeline.train.task import open_task
 from workers.devices import device_named
 from workers.drive import locked, write_provenance
 from workers.progress import progress_line
 
+SMOOTHING = 0.05
+"""Share of a new step in the loss that is shown."""
+
 
 def train(settings: Settings, runs: Path, anew: bool, console: Console) -> TrainingState:
     """Train the network of a run, from where an earlier start ended.
+
+    Args:
+        anew: forget what was trained.
 
     Raises:
         PipelineError: of the kind that fits; what was trained before stays.
@@ -29,16 +35,20 @@ def train(settings: Settings, runs: Path, anew: bool, console: Console) -> Train
     torch.set_num_threads(task.train.threads)
     with locked(where):
         write_provenance(settings, where, [task.identity])
-        with progress_line(console, "train", 0, task.train.steps, "steps") as update:
+        before = 0 if anew else steps_done(where.training_state)
+        loss: float | None = None
+        with progress_line(console, "train", before, task.train.steps, "steps") as update:
 
-            def show(progress: Progress) -> None:
-                update(progress.step, 0)
-                if progress.validated is not None:
-                    scores = progress.validated.scores
+            def show(now: Progress) -> None:
+                nonlocal loss
+                loss = now.loss if loss is None else loss + SMOOTHING * (now.loss - loss)
+                update(now.step - before, 0, f"loss {loss:.3f}")
+                if now.validated is not None:
+                    scores = now.validated.scores
                     console.print(
-                        f"step {progress.step}: loss {progress.loss:.3f}, validation VOI "
-                        f"{scores.voi:.3f} (split {scores.voi_split:.3f} + merge "
-                        f"{scores.voi_merge:.3f}), ARAND {scores.arand:.3f}"
+                        f"step {now.step}: loss {loss:.3f}, validation VOI {scores.voi:.3f} "
+                        f"(split {scores.voi_split:.3f} + merge {scores.voi_merge:.3f}), "
+                        f"ARAND {scores.arand:.3f} at {now.validated.threshold:g}"
                     )
 
             return train_network(task, device, settings.machine.train_workers, show, anew)

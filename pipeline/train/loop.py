@@ -61,16 +61,18 @@ def train_network(
     if anew:
         shutil.rmtree(folder, ignore_errors=True)
     state = TrainingState.new(task, device)
-    saved = folder / "state.safetensors"
+    saved = task.where.training_state
     if saved.exists():
         state.read(saved, task.identity)
     if state.step == train.steps:
         return state
     criterion = Criterion(train.loss, task.run.network, train.offsets)
+    # Checks that crops can be had, so it comes before anything is written.
+    source = Batches(task.data, train, workers, train.loss.cross_correlation > 0)
     logbook = Logbook(folder, state.step)
     meter = Meter(state.seconds)
     try:
-        with Batches(task.data, train, workers, train.loss.cross_correlation > 0) as batches:
+        with source as batches:
             for batch in batches.starting_at(state.step):
                 meter.batch_arrived()
                 rate = learning_rate(train.optimizer, state.step, train.steps)

@@ -91,10 +91,7 @@ class TrainingState:
         Raises:
             ExistsError: it is of a training with other settings or data; CheckpointError: damaged.
         """
-        try:
-            said = json.loads(read_metadata(path)[KEY])
-        except (KeyError, TypeError, ValueError):
-            raise CheckpointError(f"this is not the state of a training: {path}") from None
+        said = _said(path)
         changes = identity.changes_since(said)
         if changes:
             raise ExistsError(
@@ -118,6 +115,24 @@ class TrainingState:
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self.step, self.best = int(said["step"]), dict(said["best"])
         self.seconds = float(said["seconds"])
+
+
+def steps_done(path: Path) -> int:
+    """Of the training whose state a file holds; 0 if there is none.
+
+    Raises:
+        CheckpointError: the file holds something else.
+    """
+    return int(_said(path)["step"]) if path.exists() else 0
+
+
+def _said(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(read_metadata(path)[KEY]))
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(
+            f"this is not the state of a training: {path}\nBegin anew: pea train RUN.yaml --rerun"
+        ) from None
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
