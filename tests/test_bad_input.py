@@ -3,7 +3,7 @@
 Rows 1 to 49 and 66 to 70, as far as they concern what exists: volumes, affinities, labels, masks,
 regions, run files, machines, outputs and scores. Elsewhere, or not built yet:
 
-- 9 to 11, 13, 14, 33: the network reads raw; nothing here does.
+- 9, 13: small and constant raw is predicted: tests/test_predict.py.
 - 12, 35 to 37 for source files, 53 to 65: the door for data of others,
   tests/test_ingest_refusals.py.
 - 34: halos follow from the offsets and the rule; nobody can set one (tests/test_tiling.py).
@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import checked_settings, dump_settings, load_settings, load_yaml
 from pipeline.errors import PipelineError
+from tests.bad_input_predict import REFUSED_PREDICT
 from tests.bad_input_rows import Bad, Case, Fine
 from tests.bad_input_settings import REFUSED_SETTINGS
 from tests.bad_input_volumes import REFUSED_VOLUMES
@@ -35,7 +36,7 @@ from tests.drawn import files_state, run_tree, write_inputs
 from tests.odd_input_rows import REFERENCE, WORKS, scores_of
 from workers import cli
 
-REFUSED = (*REFUSED_VOLUMES, *REFUSED_SETTINGS)
+REFUSED = (*REFUSED_VOLUMES, *REFUSED_SETTINGS, *REFUSED_PREDICT)
 
 
 @pytest.fixture(scope="module")

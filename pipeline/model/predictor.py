@@ -41,6 +41,7 @@ class Predictor:
         self._head = head
         self._trained = trained
         self._device = torch.device(device)
+        self._on_cpu = self._device.type == "cpu"
         self._half = precision == "bf16"
         self._network = folded(network).to(self._device)
         self._network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -78,7 +79,7 @@ class Predictor:
         Returns:
             uint8 ``(offset, z, y, x)``, ``round(255 * a)``.
         """
-        if self._head == "embedding" and self._device.type == "cpu":
+        if self._head == "embedding" and self._on_cpu:
             return cosine_bytes(output.numpy(), offsets.vectors, inner, inside)
         with torch.inference_mode():
             if self._head == "embedding":
