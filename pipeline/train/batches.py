@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 AHEAD = 2
 """Steps that a worker knows of: it begins with the next as soon as it has handed one over."""
 SECONDS_TO_END = 10
-"""A worker notices when it hands over its batch that nobody is there."""
 ONE_THREAD = ("OMP", "OPENBLAS", "MKL", "NUMBA")
 
 
@@ -127,15 +127,18 @@ class _Worker:
 
     def leave(self) -> None:
         self._connection.close()
+        self._process.terminate()
 
     def end(self) -> None:
         self._process.join(SECONDS_TO_END)
-        self._process.terminate()
+        self._process.kill()
         self._process.join()
 
 
 def _work(connection: Connection, *of: Any) -> None:
-    """The life of a worker: until nobody is there to take a batch."""
+    """The life of a worker: until it is told to end, or nobody is there to take a batch."""
+    # Not on the spot: libraries hold semaphores that they give back when Python ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     crops = None
     try:
         while True:
