@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from pipeline.config import Network
-from pipeline.errors import CheckpointError, ConfigError, NotFoundError
+from pipeline.errors import CheckpointError, NotFoundError
 from pipeline.geometry import Offsets
 
 KEY = "pea-connectomics"
@@ -48,26 +46,37 @@ class Header:
 
     @classmethod
     def of(cls, metadata: dict[str, Any], path: Path) -> Header:
+        """The description in the metadata of a file.
+
+        Raises:
+            CheckpointError: there is none, or not one that can be used.
+        """
+        if KEY not in metadata:
+            raise _undescribed(path, f"its metadata have no {KEY}, only {list(metadata)}")
         try:
-            said = json.loads(metadata[KEY])
-            if said["format"] != FORMAT:
-                raise CheckpointError(
-                    f"a checkpoint must have format {FORMAT}, found {said['format']!r}: {path}\n"
-                    "It was made by another version of this project."
-                )
+            said = dict(json.loads(metadata[KEY]))
+            found = said["format"]
+        except KeyError:
+            raise _undescribed(path, "it has no format") from None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise _undescribed(path, error) from None
+        if type(found) is not int or found != FORMAT:
+            raise CheckpointError(
+                f"a checkpoint must have format {FORMAT}, found {found!r:.80}: {path}\n"
+                "It was made by another version of this project: use that one, or train again."
+            )
+        try:
             return cls(
                 network=Network.model_validate_json(json.dumps(said["network"])),
                 offsets=Offsets.of(said["offsets"]),
-                step=int(said["step"]),
-                run=dict(said["run"]),
-                scores=dict(said["scores"]),
+                step=_step(said["step"]),
+                run=_mapping(said, "run"),
+                scores=_mapping(said, "scores"),
             )
-        except (KeyError, TypeError, ValidationError, ConfigError, json.JSONDecodeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"a checkpoint must describe its network, this one does not: {path}\n{reason}\n"
-                "Weights of other programs must be converted: see pipeline/model/checkpoint.py."
-            ) from None
+        except KeyError as error:
+            raise _undescribed(path, f"it has no {error.args[0]}") from None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise _undescribed(path, error) from None
 
     def metadata(self) -> dict[str, str]:
         """The metadata of a file that says this."""
@@ -80,6 +89,26 @@ class Header:
             "scores": self.scores,
         }
         return {KEY: json.dumps(said)}
+
+
+def _mapping(said: dict[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(said[key], dict):
+        raise TypeError(f"{key} must be a mapping, found {said[key]!r:.80}")
+    return dict(said[key])
+
+
+def _step(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"step must be a whole number from 0, found {value!r:.80}")
+    return value
+
+
+def _undescribed(path: Path, reason: object) -> CheckpointError:
+    return CheckpointError(
+        f"a checkpoint must describe its network, this one does not: {path}\n"
+        f"{' '.join(str(reason).split())[:300]}\n"
+        "Weights of other programs must be converted: see pipeline/model/checkpoint.py."
+    )
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pipeline.config.fields import Counts, Factors, Section, Sides
 from pipeline.geometry import ZYX
 
 MAX_FEATURES = 4096
+MAX_LEVELS = 12
+MAX_KERNEL_VX = 31
 IN_PLANE = ZYX(1, 2, 2)
 
 
@@ -40,6 +42,10 @@ class Network(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Network:
+        if len(self.features) > MAX_LEVELS:
+            raise ValueError(
+                f"features must have at most {MAX_LEVELS} levels, found {len(self.features)}"
+            )
         if len(self.pools) != len(self.features) - 1:
             raise ValueError(
                 f"pools must be one fewer than features, found {len(self.pools)} pools for "
@@ -48,6 +54,10 @@ class Network(Section):
         for name, kernel in (("stem_vx", self.stem_vx), ("first_vx", self.first_vx)):
             if any(side % 2 == 0 for side in kernel):
                 raise ValueError(f"{name} must have odd sides, found {list(kernel)}")
+            if max(kernel) > MAX_KERNEL_VX:
+                raise ValueError(
+                    f"{name} must have sides of at most {MAX_KERNEL_VX}, found {list(kernel)}"
+                )
         if self.head == "affinity" and self.pyramid:
             raise ValueError("pyramid must be false where the head is affinity: it has embeddings")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.config.fields import (
     MAX_COUNT,
@@ -105,6 +105,28 @@ class Run(Section):
     fragments: Fragments = Fragments()
     agglomerate: Agglomerate = Agglomerate()
     evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _loss_fits_network(self) -> Run:
+        if self.train is None:
+            return self
+        network, loss = self.network, self.train.loss
+        if network.head == "affinity" and loss.cross_correlation > 0:
+            raise ValueError(
+                "train.loss.cross_correlation must be 0 where network.head is affinity, which has "
+                f"no embeddings to compare; found {loss.cross_correlation}"
+            )
+        if loss.pyramid > 0 and not network.pyramid:
+            raise ValueError(
+                f"train.loss.pyramid must be 0 where network.pyramid is false, found {loss.pyramid}"
+            )
+        given, levels = len(loss.pyramid_offsets), len(network.pools)
+        if given and given != levels:
+            raise ValueError(
+                "train.loss.pyramid_offsets must have a list for each of the coarser levels of "
+                f"network.features, which are {levels}; found {given}"
+            )
+        return self
 
 
 class Workers(Section):

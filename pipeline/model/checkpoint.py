@@ -33,12 +33,16 @@ class Checkpoint:
 
         Raises:
             NotFoundError: no such file; CheckpointError: not safetensors, truncated, another
-            network than it says, or NaN.
+            network than it says, or NaN. Nothing is allocated for a network that is not there.
         """
         header = Header.read(path)
-        tensors = {
-            name.removeprefix(PARALLEL): tensor for name, tensor in read_tensors(path).items()
-        }
+        found = read_tensors(path)
+        tensors = {name.removeprefix(PARALLEL): tensor for name, tensor in found.items()}
+        if len(tensors) < len(found):
+            raise CheckpointError(
+                f"a checkpoint must hold each tensor once, this one has some with and without "
+                f"{PARALLEL!r} before the name: {path}\nTake another one, or train again."
+            )
         with torch.device("meta"):
             expected = build(header.network, len(header.offsets)).state_dict()
         check_tensors(tensors, expected, path)
@@ -72,10 +76,11 @@ def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
         elif a.is_floating_point() and not bool(a.isfinite().all()):
             problems.append(f"{name} has values that are not finite")
     if problems:
-        shown = "\n".join(sorted(problems)[:6])
-        more = f"\nand {len(problems) - 6} more" if len(problems) > 6 else ""
+        shown = "; ".join(problem[:120] for problem in sorted(problems)[:4])
+        more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise CheckpointError(
-            f"a checkpoint must hold the network it describes: {path}\n{shown}{more}"
+            f"a checkpoint must hold the network it describes: {path}\n{shown}{more}\n"
+            "Take another one, or train again."
         )
 
 
@@ -90,7 +95,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise NotFoundError(f"no checkpoint at {path}") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"damaged checkpoint {path}: {error}") from None
+        raise CheckpointError(
+            f"damaged checkpoint {path}\n{' '.join(str(error).split())[:200]}\n"
+            "Copy it again, take another one, or train again."
+        ) from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

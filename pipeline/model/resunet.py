@@ -16,7 +16,7 @@ from pipeline.config import Network
 from pipeline.geometry import ZYX
 
 GROUP_CHANNELS = 8
-"""Channels that group normalisation puts together, where they divide a level's."""
+"""Channels that group normalisation puts together, or as few more as divide a level's."""
 
 
 class Output(NamedTuple):
@@ -135,12 +135,15 @@ def _norm(network: Network, channels: int) -> nn.Module:
     if network.norm == "batch":
         return nn.BatchNorm3d(channels, momentum=network.norm_momentum)
     if network.norm == "group":
-        return nn.GroupNorm(max(1, channels // GROUP_CHANNELS), channels)
+        most = max(1, channels // GROUP_CHANNELS)
+        groups = next(n for n in range(most, 0, -1) if channels % n == 0)
+        return nn.GroupNorm(groups, channels)
     return nn.Identity()
 
 
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv3d):
+    # To draw nothing on the meta device takes torch two seconds of imports.
+    if isinstance(module, nn.Conv3d) and not module.weight.is_meta:
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
