@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
@@ -16,12 +20,13 @@ from pipeline.checkpoint import Header
 from pipeline.config import Run
 from pipeline.errors import ConfigError, DataError, ExistsError, LayoutError, RoiError
 from pipeline.model.checkpoint import Checkpoint, read_tensors
+from pipeline.model.gate import refuse_rough
 from pipeline.rundir import RunDirectory
 from pipeline.train.logbook import embedding_colours, read_rows
 from pipeline.train.loop import Progress, train_network
-from pipeline.train.state import TrainingState
+from pipeline.train.state import TrainingState, steps_done
 from pipeline.train.task import Task, open_task
-from tests.drawn import OFFSET_NM, SIZE_NM, drawn_labels, write_volume
+from tests.drawn import OFFSET_NM, PEA, SIZE_NM, drawn_labels, write_volume
 from workers import cli
 from workers.devices import device_named
 
@@ -85,18 +90,14 @@ def task_of(data: Path, folder: Path, **train: Any) -> Task:
 
 
 def trained(task: Task, workers: int = 0, stop_after: int | None = None) -> list[Progress]:
-    """Train, and press Ctrl-C after a step."""
+    """Train, and stop after a step."""
     seen: list[Progress] = []
 
-    def on_step(progress: Progress) -> None:
+    def on_step(progress: Progress) -> bool:
         seen.append(progress)
-        if progress.step == stop_after:
-            raise KeyboardInterrupt
+        return progress.step == stop_after
 
-    try:
-        train_network(task, CPU, workers, on_step)
-    except KeyboardInterrupt:
-        assert stop_after is not None
+    train_network(task, CPU, workers, on_step)
     return seen
 
 
@@ -136,9 +137,10 @@ def test_a_killed_training_goes_on_from_its_last_state(
 ) -> None:
     task = task_of(data, tmp_path)
 
-    def killed(progress: Progress) -> None:
+    def killed(progress: Progress) -> bool:
         if progress.step == 5:
             raise SystemExit  # no state is written, as after a kill
+        return False
 
     with pytest.raises(SystemExit):
         train_network(task, CPU, 0, killed)
@@ -290,6 +292,41 @@ def test_training_needs_raw_and_labels(data: Path, tmp_path: Path, missing: str)
         open_task(Run.model_validate(tree), RunDirectory(tmp_path / "tiny"))
 
 
+def test_rough_arithmetic_is_refused() -> None:
+    exact = torch.randn(1, 8, 6, 9, 11, generator=torch.Generator().manual_seed(1))
+    for embeds in (True, False):
+        refuse_rough(lambda half: exact.bfloat16() if half else exact, embeds, "here")
+        with pytest.raises(DataError, match="precision bf16 must agree with fp32"):
+            refuse_rough(lambda half: exact.flip(2) if half else exact, embeds, "here")
+        with pytest.raises(DataError, match="found nan"):
+            refuse_rough(lambda half: exact * torch.nan if half else exact, embeds, "here")
+
+
+def test_ctrl_c_ends_the_step_first(data: Path, tmp_path: Path) -> None:
+    run_file = tmp_path / "run.yaml"
+    tree = {"run": tree_of(data, steps=500, validation=None), "machine": {"train_workers": 1}}
+    run_file.write_text(yaml.safe_dump(tree))
+    runs = tmp_path / "runs"
+    words = [*PEA, "train", str(run_file), "--runs", str(runs)]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+            rows = runs / "tiny" / "checkpoints" / "training.jsonl"
+            before = rows.stat().st_size if rows.exists() else 0
+            while not rows.exists() or rows.stat().st_size <= before:
+                assert started.poll() is None
+                time.sleep(0.05)
+            started.send_signal(number)
+            _, said = started.communicate(timeout=60)
+        assert started.returncode == 130, said.decode()
+        assert said.decode().strip() == "interrupted; the same command goes on from here"
+    state = RunDirectory(runs / "tiny").training_state
+    done = steps_done(state)
+    assert 20 <= done < 500
+    whole = task_of(data, tmp_path / "whole", steps=500, validation=None)
+    trained(whole, stop_after=done)
+    assert_equal_bits(read_tensors(state), state_bits(whole))
+
+
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device_named("auto", "fp32") == CPU
@@ -302,8 +339,6 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_the_command_trains_resumes_and_begins_anew(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import yaml
-
     run_file = tmp_path / "run.yaml"
     run_file.write_text(yaml.safe_dump({"run": tree_of(data), "machine": {"train_workers": 0}}))
     words = ["train", str(run_file), "--runs", str(tmp_path / "runs")]

@@ -1,58 +1,43 @@
-"""The whole chain on synthetic neuropil: make it, segment it, score it, draw it."""
+"""The whole chain on synthetic neuropil: train, predict, segment, score, draw."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from pipeline.config import checked_settings, dump_settings
-from pipeline.errors import ExistsError
-from pipeline.geometry import ZYX, BlockGrid, Nm, Offsets, Roi
-from pipeline.phantom import Phantom
+from pipeline.geometry import ZYX, nanometres
 from pipeline.plan import make_plan
-from pipeline.segment.affinities import affinities_from_interior
-from pipeline.spec import VolumeSpec
 from pipeline.tables import replacing
-from pipeline.volume import Volume
 from workers.drive import drive, runner_named
+from workers.phantom_volumes import VOXEL_SIZE_NM, write_phantom
 from workers.picture import picture_of
-from workers.progress import progress_line
+from workers.train import train
 
-VOXEL_SIZE_NM = Nm.of([10, 10, 10])
-SHARD_VX = ZYX(32, 128, 128)
+TRAINED_PLANES = 48
+"""Before the planes that are segmented."""
+OFFSETS = [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [-4, 0, 0], [0, -4, 0], [0, 0, -4]]
 BLOCK_VX = [64, 128, 128]
 
 
 def demo(folder: Path, shape: ZYX, seed: int, console: Console) -> None:
-    """Segment a piece of synthetic neuropil from an imperfect boundary map.
+    """Train a tiny network on one piece of synthetic neuropil, and segment the piece beside it.
 
     Args:
         folder: gets ``phantom.zarr``, ``run.yaml``, ``runs/`` and ``demo.png``; what an earlier
             demo of the same seed and shape left there is used again.
+        shape: of the piece that is segmented.
     """
-    volumes = folder / "phantom.zarr"
-    write_phantom(volumes, shape, seed, console)
-    settings = checked_settings(
-        {
-            "run": {
-                "name": f"phantom-{seed}",
-                "data": {name: str(volumes / name) for name in ("raw", "affinities", "labels")},
-                "agglomerate": {"method": "mean_affinity", "threshold": 0.6},
-            },
-            "machine": {
-                stage: {"workers": 2, "block_vx": BLOCK_VX}
-                for stage in ("fragments", "edges", "relabel")
-            },
-        },
-        "the demo",
-    )
+    whole = shape._replace(z=TRAINED_PLANES + shape.z)
+    write_phantom(folder / "phantom.zarr", whole, seed, console)
+    tree = {"run": run_of(folder, whole, seed), "machine": machine_of()}
+    settings = checked_settings(tree, "the demo")
     with replacing(folder / "run.yaml") as partial:
         partial.write_text(dump_settings(settings))
+    train(settings, folder / "runs", False, console)
     plan = make_plan(settings, folder / "runs")
     drive(plan, plan.steps, runner_named("daisy"), (), console)
     scores = json.loads(plan.run.scores.read_text())
@@ -67,51 +52,54 @@ def demo(folder: Path, shape: ZYX, seed: int, console: Console) -> None:
     console.print(f"next: pea status {plan.run.root}")
 
 
-def write_phantom(folder: Path, shape: ZYX, seed: int, console: Console) -> None:
-    """Write raw, labels and affinities of a phantom, block by block.
+def run_of(folder: Path, whole: ZYX, seed: int) -> dict[str, Any]:
+    """Settings of a network that learns enough in half a minute on one core."""
 
-    Raises:
-        ExistsError: another phantom is there.
-    """
-    made_of = f"phantom {seed} {list(shape)} {VOXEL_SIZE_NM}"
-    if (folder / "affinities").exists():
-        found = Volume.open(folder / "affinities").attributes.get("content_digest")
-        if found != f"{made_of} affinities":
-            raise ExistsError(f"{folder} holds another volume ({found})\nChoose another folder.")
-        return
-    z, y, x = (float(size) for size in VOXEL_SIZE_NM)
-    phantom = Phantom(seed, (z, y, x))
+    def planes(begin: int, end: int) -> dict[str, Any]:
+        sizes = [
+            nanometres(place, VOXEL_SIZE_NM).numbers()
+            for place in ((begin, 0, 0), whole._replace(z=end - begin))
+        ]
+        return dict(zip(("offset", "shape"), sizes, strict=True))
 
-    def affinities(roi: Roi) -> np.ndarray:
-        """Of a box: its boundary map, and one voxel below it for the pairs that reach out."""
-        wide = roi.grow((1, 1, 1), (0, 0, 0)).intersect(Roi((0, 0, 0), shape))
-        interior = 1 - phantom.boundary(tuple(wide.begin), tuple(wide.shape))
-        cut = tuple(slice(-n, None) for n in roi.shape)
-        return affinities_from_interior(interior, Offsets())[(slice(None), *cut)]
+    volumes = folder / "phantom.zarr"
+    return {
+        "name": f"phantom-{seed}",
+        "data": {
+            "raw": str(volumes / "raw"),
+            "labels": str(volumes / "labels"),
+            "roi": planes(TRAINED_PLANES, whole.z),
+        },
+        "network": {
+            "features": [8, 16, 24],
+            "pools": [[2, 2, 2], [2, 2, 2]],
+            "stem_vx": [3, 3, 3],
+            "finest_block": False,
+            "embedding": 8,
+            "norm_momentum": 0.1,
+        },
+        "train": {
+            "roi": planes(0, TRAINED_PLANES),
+            "steps": 150,
+            "batch": 2,
+            "crop_vx": [32, 32, 32],
+            "offsets": OFFSETS,
+            "widen_per_section": False,
+            "augment": {"transpose": "zyx"},
+            "view": {"transpose": "zyx", "max_cutouts": 4, "cutout_min_vx": [4, 4, 4],
+                     "cutout_max_vx": [8, 8, 8]},
+            "optimizer": {"name": "adamw", "learning_rate": 0.005, "epsilon": 1e-8,
+                          "weight_decay": 0.01, "amsgrad": False, "schedule": "cosine",
+                          "warmup_steps": 10, "clip_norm": 5.0},
+            "ema": 0.9,
+            "threads": 1,
+        },
+        "predict": {"patch_vx": [80, 144, 144], "crop_vx": [8, 8, 8]},
+        "agglomerate": {"method": "mean_affinity", "threshold": 0.6},
+    }  # fmt: skip
 
-    kinds: dict[str, tuple[Callable[[Roi], np.ndarray], str]] = {
-        "raw": (lambda roi: phantom.raw(tuple(roi.begin), tuple(roi.shape)), "uint8"),
-        "labels": (lambda roi: phantom.labels(tuple(roi.begin), tuple(roi.shape)), "uint64"),
-        "affinities": (affinities, "uint8"),
-    }
-    grid = BlockGrid(Roi((0, 0, 0), shape), SHARD_VX)
-    for name, (make, dtype) in kinds.items():
-        shutil.rmtree(folder / name, ignore_errors=True)
-        channels = (len(Offsets()),) if name == "affinities" else ()
-        spec = VolumeSpec(
-            shape=(*channels, *shape),
-            dtype=dtype,
-            voxel_size_nm=VOXEL_SIZE_NM,
-            offset_nm=Nm.of([0, 0, 0]),
-            meaning=name,
-            shard_vx=SHARD_VX,
-            offsets=Offsets() if channels else None,
-        )
-        partial = folder / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        volume = Volume.create(partial, spec, {"content_digest": f"{made_of} {name}"})
-        with progress_line(console, f"phantom {name}", 0, len(grid)) as progress:
-            for block in grid:
-                volume.write(block.write, make(block.write))
-                progress(block.index + 1, 0)
-        partial.rename(folder / name)
+
+def machine_of() -> dict[str, Any]:
+    """Two workers for each stage."""
+    stages = ("predict", "fragments", "edges", "relabel")
+    return {stage: {"workers": 2, "block_vx": BLOCK_VX} for stage in stages}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -39,7 +42,7 @@ def train(settings: Settings, runs: Path, anew: bool, console: Console) -> Train
         loss: float | None = None
         with progress_line(console, "train", before, task.train.steps, "steps") as update:
 
-            def show(now: Progress) -> None:
+            def show(now: Progress) -> bool:
                 nonlocal loss
                 loss = now.loss if loss is None else loss + SMOOTHING * (now.loss - loss)
                 update(now.step - before, 0, f"loss {loss:.3f}")
@@ -50,5 +53,32 @@ def train(settings: Settings, runs: Path, anew: bool, console: Console) -> Train
                         f"(split {scores.voi_split:.3f} + merge {scores.voi_merge:.3f}), "
                         f"ARAND {scores.arand:.3f} at {now.validated.threshold:g}"
                     )
+                return bool(asked)
 
-            return train_network(task, device, settings.machine.train_workers, show, anew)
+            with stop_asked() as asked:
+                state = train_network(task, device, settings.machine.train_workers, show, anew)
+        if asked:
+            raise KeyboardInterrupt
+        return state
+
+
+@contextmanager
+def stop_asked() -> Iterator[list[int]]:
+    """Signals that ask to stop, Ctrl-C and that of a cluster's scheduler, as they come.
+
+    The second Ctrl-C does not wait for the end of the step.
+    """
+    asked: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _: object) -> None:
+        asked.append(number)
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pipeline.config import Train
 from pipeline.errors import DataError
+from pipeline.model.gate import refuse_rough
 from pipeline.model.losses import Criterion
 from pipeline.train.batches import Batch, Batches
 from pipeline.train.logbook import Logbook
@@ -39,22 +41,22 @@ def train_network(
     task: Task,
     device: torch.device,
     workers: int,
-    on_step: Callable[[Progress], None],
+    on_step: Callable[[Progress], bool],
     anew: bool = False,
 ) -> TrainingState:
     """Train to the last step, from where an earlier start ended.
 
-    On a CPU, with the same number of threads, the weights do not depend on interruptions. An
-    interruption from the keyboard leaves the state of the last completed step, any other death
-    that of the last ``checkpoint_every``.
+    On a CPU, with the same number of threads, the weights do not depend on interruptions. A stop
+    leaves the state of the last step, a death that of the last ``checkpoint_every``.
 
     Args:
+        on_step: called after each step; true stops the training there.
         workers: processes that prepare batches; the batches are the same for any number.
         anew: forget what was trained.
 
     Raises:
         ExistsError: the earlier training had other settings or data; DataError: the loss is not
-        finite; PipelineError: of the batches.
+        finite, or bf16 too rough; PipelineError: of the batches.
     """
     train = task.train
     folder = task.where.checkpoints
@@ -71,31 +73,33 @@ def train_network(
     source = Batches(task.data, train, workers, train.loss.cross_correlation > 0)
     logbook = Logbook(folder, state.step)
     meter = Meter(state.seconds)
+    compared = False
     try:
         with source as batches:
             for batch in batches.starting_at(state.step):
                 meter.batch_arrived()
+                if train.precision == "bf16" and not compared:
+                    compare_precisions(state, task, batch, device)
+                    compared = True
                 rate = learning_rate(train.optimizer, state.step, train.steps)
                 terms = one_step(state, batch, criterion, train, rate, device)
                 meter.step_done(terms)
                 state.seconds = meter.seconds
-                result = None
                 last = state.step == train.steps
                 if state.step % NOTE_EVERY == 0 or last:
                     logbook.note(state.step, meter.row(train.batch) | {"learning_rate": rate})
+                result = None
                 if train.validation and (state.step % train.validation.every == 0 or last):
                     result = keep_if_best(state, task, logbook, device)
-                if result or state.step % train.checkpoint_every == 0 or last:
+                elif last:
+                    state.checkpoint(task, {}).write(folder / "best.safetensors")
+                stop = on_step(Progress(state.step, sum(terms.values()), result)) or last
+                if stop or result or state.step % train.checkpoint_every == 0:
                     state.checkpoint(task, {}).write(folder / "last.safetensors")
                     state.write(saved, task.identity)
-                on_step(Progress(state.step, sum(terms.values()), result))
-                if last:
+                if stop:
                     break
                 meter.waiting()
-    except KeyboardInterrupt:
-        if state.step:
-            state.write(saved, task.identity)
-        raise
     finally:
         logbook.close()
     return state
@@ -146,6 +150,27 @@ def one_step(
         state.averaged.update_parameters(module)
     state.step += 1
     return {name: float(term.detach()) for name, term in terms.items()}
+
+
+def compare_precisions(
+    state: TrainingState, task: Task, batch: Batch, device: torch.device
+) -> None:
+    """Raise unless bf16 agrees with fp32 on a batch, whose statistics then do not count.
+
+    Raises:
+        DataError: it does not.
+    """
+    module = copy.deepcopy(state.module).train()
+    raw = torch.from_numpy(batch.raw).to(device, memory_format=torch.channels_last_3d)
+
+    def output(half: bool) -> Tensor:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            full: Tensor = module(raw).full
+            return full
+
+    refuse_rough(
+        output, task.run.network.head == "embedding", f"batches of {list(batch.raw.shape)}"
+    )
 
 
 def _undone(transformed: Tensor, batch: Batch) -> Tensor:

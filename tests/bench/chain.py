@@ -22,8 +22,8 @@ from pipeline.geometry import ZYX, Roi
 from pipeline.plan import Plan, make_plan
 from pipeline.segment.whole import standard_output_silenced
 from pipeline.volume import Volume
-from workers.demo import write_phantom
 from workers.drive import drive, runner_named
+from workers.phantom_volumes import write_phantom
 
 BLOCK_VX = [64, 128, 256]
 LAST = "relabel_blockwise"
@@ -68,7 +68,7 @@ def main(shape: ZYX) -> None:
     million = np.prod(shape) / 1e6
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_phantom(folder / "phantom.zarr", shape, 1, console)
+        write_phantom(folder / "phantom.zarr", shape, 1, console, ["affinities"])
         wall, cpu = {}, {}
         for workers in (1, 2):
             plan = planned(folder, workers)
