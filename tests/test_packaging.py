@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +60,10 @@ def test_the_lock_holds_versions_and_nothing_else() -> None:
     assert all(line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
 
 
+def test_the_lock_can_be_installed_where_there_is_no_cuda() -> None:
+    assert not [name for name in locked() if re.match(r"nvidia|cuda|triton", name)]
+
+
 def test_every_package_of_the_project_is_installed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = set(project["tool"]["setuptools"]["packages"])
@@ -63,3 +73,45 @@ def test_every_package_of_the_project_is_installed() -> None:
         for path in (ROOT / top).rglob("__init__.py")
     }
     assert listed == found
+
+
+BUILD = """
+import sys
+from setuptools import build_meta
+print(getattr(build_meta, "build_" + sys.argv[1])(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project as it is here, and one released network that is none."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder)
+    for top in ("pipeline", "workers"):
+        shutil.copytree(ROOT / top, folder / top, ignore=shutil.ignore_patterns("__pycache__"))
+    weights = folder / "pipeline" / "model" / "weights"
+    weights.mkdir(exist_ok=True)
+    for name in ("tried.safetensors", "tried.md"):
+        (weights / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_released_networks_and_their_cards_are_packed(
+    copied: Path, tmp_path: Path, kind: str
+) -> None:
+    built = subprocess.run(
+        [sys.executable, "-c", BUILD, kind, str(tmp_path)],
+        cwd=copied, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr[-2000:]
+    path = tmp_path / built.stdout.splitlines()[-1]
+    if kind == "wheel":
+        names = set(zipfile.ZipFile(path).namelist())
+    else:
+        with tarfile.open(path) as archive:
+            names = {name.partition("/")[2] for name in archive.getnames()}
+    weights = copied / "pipeline" / "model" / "weights"
+    assert {f"pipeline/model/weights/{file.name}" for file in weights.iterdir()} <= names
+    assert not [name for name in names if name.endswith((".nbc", ".nbi", ".h5"))]
