@@ -58,7 +58,7 @@ def open_inputs(data: Data, root: Path) -> Inputs:
     path = data.raw if data.affinities is None else data.affinities
     if path is None:
         raise ConfigError(
-            "run.data must name affinities, or raw, to start from\n"
+            "run.data must name an array to start from: run.data.affinities, or run.data.raw\n"
             "Make an array of images, affinities, or a boundary map: pea ingest SOURCE DEST"
         )
     refuse_nested(root, (path, data.labels, data.mask))

@@ -105,7 +105,7 @@ FAR = [*DIRECT, [0, 0, -6]]
 REFUSED_PREDICT = [
     refused("1", "no raw", from_raw(no_raw), NotFoundError, "raw", "labels/s0"),
     refused("1", "a run with nothing to start from",
-        from_raw(lambda c: c.set("run.data.raw", None)), ConfigError, "affinities, or raw"),
+        from_raw(lambda c: c.set("run.data.raw", None)), ConfigError, "run.data.raw"),
     refused("7", "raw in two dimensions", raw_shape(40, 44), ShapeError, "2 axes", "raw"),
     refused("7", "raw with channels", raw_shape(3, *SHAPE), ShapeError,
         "raw must have axes (z, y, x)"),

@@ -52,7 +52,8 @@ def drawn_raw(shape: Sequence[int] = SHAPE, seed: int = 5) -> np.ndarray:
 
 def predict_tree(
     raw: Path,
-    checkpoint: Path,
+    weights: Path,
+    /,
     name: str = "small",
     block_vx: Sequence[int] = (4, 12, 14),
     workers: int = 1,
@@ -61,7 +62,7 @@ def predict_tree(
 ) -> dict[str, Any]:
     """A run file that starts from raw."""
     settings = {
-        "checkpoint": str(checkpoint), "patch_vx": list(PATCH_VX), "crop_vx": list(CROP_VX),
+        "checkpoint": str(weights), "patch_vx": list(PATCH_VX), "crop_vx": list(CROP_VX),
         "device": "cpu", **predict,
     }  # fmt: skip
     each = {"block_vx": list(block_vx), "workers": workers, "retries": 0}
@@ -86,6 +87,7 @@ def predicted(
     Args:
         raw: in [0, 1].
     """
+    torch.set_num_threads(1)  # as predictions do; more only wait for each other
     module, header = checkpoint.module(), checkpoint.header
     channels = checkpoint.weights["head.weight"].shape[0]
     affinities = np.zeros((len(offsets), *raw.shape), np.float32)

@@ -74,13 +74,20 @@ class Predictor:
             output: of the network.
             offsets: the pairs; of a head of affinities, among those it was trained on.
             inner: the box.
-            inside: the voxels of the patch that lie in the volume; a partner outside gives 0.
+            inside: where the volume lies, in voxels of the patch, reaching beyond it or not. A
+                partner outside of the volume gives 0.
 
         Returns:
             uint8 ``(offset, z, y, x)``, ``round(255 * a)``.
         """
-        if self._head == "embedding" and self._on_cpu:
-            return cosine_bytes(output.numpy(), offsets.vectors, inner, inside)
+        if self._head == "embedding":
+            # All partners of a voxel lie in its patch; direct affinities need none.
+            sides = output.shape[1:]
+            inside = tuple(
+                slice(max(0, w.start), min(n, w.stop)) for w, n in zip(inside, sides, strict=True)
+            )
+            if self._on_cpu:
+                return cosine_bytes(output.numpy(), offsets.vectors, inner, inside)
         with torch.inference_mode():
             if self._head == "embedding":
                 values = self._cosines(output, offsets, inner, inside)

@@ -158,7 +158,7 @@ class PredictBlockwise(Stage):
                 output = network.output(raw)
                 tile = patch.tile.intersect(block.write)
                 here, inner = slices(tile, block.write.begin), slices(tile, patch.read.begin)
-                inside = slices(patch.read.intersect(self.patches.total), patch.read.begin)
+                inside = slices(self.patches.total, patch.read.begin)
                 made[0][(slice(None), *here)] = network.affinities(
                     output, self.offsets, inner, inside
                 )

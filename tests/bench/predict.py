@@ -105,10 +105,10 @@ def inference(network: Network) -> None:
     )
     ours_share = grid.network_voxels(BlockGrid(grid.total, AC3)) / math.prod(AC3)
     far = endless.network_voxels(BlockGrid(endless.total, ZYX.of(endless.total.shape)))
-    patches = len(theirs_places(AC3))
-    theirs_share = patches * math.prod(THEIR_PATCH) / math.prod(AC3)
-    print(f"P9  network voxels per voxel, {tuple(AC3)}: ours {ours_share:.2f}, in the limit "
-          f"{far / endless.total.size:.2f}; theirs {theirs_share:.2f} ({patches} patches)")  # fmt: skip
+    theirs_share = len(theirs_places(AC3)) * math.prod(THEIR_PATCH) / math.prod(AC3)
+    limit = far / endless.total.size
+    print(f"P9  network voxels per voxel of {tuple(AC3)}, and in the limit:")
+    print(f"    ours {ours_share:.2f}, {limit:.2f}; theirs {theirs_share:.2f}, {THEIR_LIMIT:.2f}")
     plain = build(network, 3).eval()
     predictor = Predictor(build(network, 3).eval(), "embedding", PAPER_OFFSETS)
     rng = np.random.default_rng(1)
@@ -119,10 +119,11 @@ def inference(network: Network) -> None:
         theirs.append(seconds(lambda: one_of_theirs(plain, his)))
         ours.append(seconds(lambda: one_of_ours(predictor, mine, inner)))
     fast, slow = mine.size / min(ours), his.size / min(theirs)
-    print(f"    network Mvoxel/s, from raw to affinities: ours {fast / 1e6:.3f}, theirs "
-          f"{slow / 1e6:.3f}, {fast / slow:.2f} times")  # fmt: skip
-    print(f"P10 whole inference, ours faster: {fast / slow * theirs_share / ours_share:.1f} times on "
-          f"{tuple(AC3)}, {fast / slow * THEIR_LIMIT * endless.total.size / far:.1f} times in the limit")  # fmt: skip
+    ratio = fast / slow
+    print("P10 raw to affinities, network Mvoxel/s:")
+    print(f"    ours {fast / 1e6:.3f}, theirs {slow / 1e6:.3f}, ours {ratio:.2f} times as fast;")
+    whole, far_off = ratio * theirs_share / ours_share, ratio * THEIR_LIMIT / limit
+    print(f"    the whole of {tuple(AC3)} {whole:.1f} times, in the limit {far_off:.1f} times")
 
 
 def kernel(length: int) -> None:
@@ -150,9 +151,11 @@ def kernel(length: int) -> None:
         for _ in range(ROUNDS)
     ]
     best = [min(row[n] for row in rows) for n in range(3)]
-    print(f"P11 12 affinities of {length}: {math.prod(KERNEL_SHAPE) / best[0] / 1e6:.1f} Mvoxel/s, "
-          f"{best[1] / best[0]:.1f} times PyTorch offset by offset, {best[2] / best[0]:.1f} times that "
-          f"of training; largest error {error:.5f}, allowed {1 / 510 + 1e-3:.5f}")  # fmt: skip
+    print(f"P11 {len(PAPER_OFFSETS)} affinities of embeddings of {length}:")
+    print(f"    {math.prod(KERNEL_SHAPE) / best[0] / 1e6:.1f} Mvoxel/s,", end=" ")
+    print(f"{best[1] / best[0]:.1f} times PyTorch offset by offset,", end=" ")
+    print(f"{best[2] / best[0]:.1f} times that of training;")
+    print(f"    largest error {error:.5f}, allowed {1 / 510 + 1e-3:.5f}")
 
 
 def stage(network: Network, shape: ZYX) -> None:
@@ -177,9 +180,9 @@ def stage(network: Network, shape: ZYX) -> None:
         (report,) = drive(plan, [step], runner_named("serial"), (), Console(quiet=True))
         share = math.prod(shape) / report.seconds / 1e6
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(f"stage, {tuple(shape)}: {share:.3f} Mvoxel/s, {step.stage.network_share:.2f} network "
-              f"voxels each, in {report.seconds:.0f} s; largest process {peak:.2f} GB, "
-              f"bound {step.stage.memory_bytes / 1e9:.2f} GB")  # fmt: skip
+        print(f"stage on {tuple(shape)}, {report.seconds:.0f} s: {share:.3f} Mvoxel/s,")
+        print(f"    {step.stage.network_share:.2f} network voxels for each,", end=" ")
+        print(f"process {peak:.2f} GB, bound {step.stage.memory_bytes / 1e9:.2f} GB")
 
 
 def main(words: Sequence[str]) -> None:
