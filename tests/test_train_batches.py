@@ -223,12 +223,14 @@ def test_workers_end_with_a_parent_that_is_killed(data, tmp_path):
         import multiprocessing, time
         from pathlib import Path
         from pipeline.geometry import Roi
+        from pipeline.raw import RawScale
         from pipeline.train.batches import Batches, TrainingData
         from tests.trained_on import NOTHING, train_with
 
         if __name__ == "__main__":
             roi = Roi({tuple(data.roi.begin)}, {tuple(data.roi.shape)})
-            data = TrainingData(Path({str(data.raw)!r}), Path({str(data.labels)!r}), (0, 1), roi)
+            volumes = Path({str(data.raw)!r}), Path({str(data.labels)!r})
+            data = TrainingData(*volumes, RawScale(0, 1), roi)
             with Batches(data, train_with(NOTHING), 2) as batches:
                 next(batches.starting_at(0))
                 print(*(child.pid for child in multiprocessing.active_children()), flush=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.config import Train
 from pipeline.geometry import Coordinate, Roi
+from pipeline.raw import RawScale
 from pipeline.train.data import TrainingData
 from tests.drawn import SHAPE, drawn_labels, write_volume
 
@@ -43,7 +44,7 @@ def data_of(
     made = write_volume(folder / "data.zarr" / "raw", raw, "raw")
     truth = write_volume(folder / "data.zarr" / "labels", labels, "labels")
     inner = Roi(made.roi.begin + Coordinate(margin), made.roi.shape - Coordinate(margin) * 2)
-    return TrainingData(made.path, truth.path, scale, inner)
+    return TrainingData(made.path, truth.path, RawScale(*scale), inner)
 
 
 def train_with(augment: dict[str, Any], **settings: Any) -> Train:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.geometry import Roi
+from pipeline.raw import RawScale
 from pipeline.train.view import Transform
 
 
@@ -17,8 +18,7 @@ class TrainingData:
 
     raw: Path
     labels: Path
-    scale: tuple[float, float]
-    """Raw values that become 0 and 1; beyond them raw is clipped."""
+    scale: RawScale
     roi: Roi
     """In world voxels. What lies outside is never read."""
 

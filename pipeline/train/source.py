@@ -9,7 +9,6 @@ import numpy as np
 
 from pipeline.errors import DataError, RoiError
 from pipeline.geometry import Coordinate, Roi, describe, slices
-from pipeline.raw import RawScale
 from pipeline.train.data import TrainingData
 from pipeline.volume import Volume
 
@@ -24,7 +23,7 @@ class Source:
     def __init__(self, data: TrainingData) -> None:
         self._data = data
         self._raw, self._labels = Volume.open(data.raw), Volume.open(data.labels)
-        self._scale = RawScale(*data.scale)
+        self._scale = data.scale
         self._held: tuple[np.ndarray, np.ndarray] | None = None
         for volume in (self._raw, self._labels):
             if not volume.roi.contains(data.roi):

@@ -27,7 +27,6 @@ class Task:
     data: TrainingData
     raw: Volume
     labels: Volume
-    scale: RawScale
     validation_roi: Roi | None
     """In world voxels."""
     voxel_size_nm: Nm
@@ -94,10 +93,9 @@ def open_task(run: Run, where: RunDirectory) -> Task:
     return Task(
         run,
         where,
-        TrainingData(data.raw, data.labels, (scale.low, scale.high), rois["run.train.roi"]),
+        TrainingData(data.raw, data.labels, scale, rois["run.train.roi"]),
         raw,
         labels,
-        scale,
         rois.get("run.train.validation.roi"),
         size,
         identity,

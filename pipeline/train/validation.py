@@ -81,7 +81,7 @@ def validated(
     truth = task.labels.read(roi).astype(np.uint64)
     result = segmented(affinities, offsets, truth, task.run, task.voxel_size_nm)
     z = roi.shape[0] // 2
-    raw = task.scale.apply(task.raw.read(roi)[z], task.raw.path)
+    raw = task.data.scale.apply(task.raw.read(roi)[z], task.raw.path)
     pictures = {
         "section/1 raw": np.rint(255 * raw).astype(np.uint8),
         "section/2 truth": label_colours(truth[z]),
@@ -100,7 +100,7 @@ def predicted(network: Predictor, task: Task, roi: Roi) -> tuple[np.ndarray, np.
     """
     predict, offsets = task.run.predict, task.train.offsets
     grid = PatchGrid(task.raw.roi, predict.patch_vx, predict.crop_vx, task.run.network.factor)
-    reader = PatchReader(task.raw, task.scale)
+    reader = PatchReader(task.raw, task.data.scale)
     shape = tuple(roi.shape)
     affinities = np.zeros((len(offsets), *shape), np.uint8)
     outputs = None

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Train
+from pipeline.raw import RawScale
 from pipeline.train.crops import Crops
 from pipeline.train.data import TrainingData
 from pipeline.train.engine import gunpowder as gp
@@ -40,7 +41,7 @@ def written(folder: Path) -> TrainingData:
         write_volume(folder / "data.zarr" / name, array, name, shard_vx=(64, 128, 128))
         for name, array in (("raw", raw), ("labels", labels))
     ]
-    return TrainingData(volumes[0].path, volumes[1].path, (0, 255), volumes[0].roi)
+    return TrainingData(volumes[0].path, volumes[1].path, RawScale(0, 255), volumes[0].roi)
 
 
 def timed_nodes(times: Counter[str]) -> None:
