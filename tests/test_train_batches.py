@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from pipeline.errors import DataError, NotFoundError, PipelineError, RoiError, StageError
+from pipeline.raw import RawScale
 from pipeline.train.batches import Batches
 from pipeline.volume import Volume
 from tests.drawn import SHAPE
@@ -185,7 +186,7 @@ def test_a_damaged_volume_is_named(data, workers):
 
 
 def test_a_bug_in_a_worker_is_an_error_here_and_says_which(data):
-    impossible = type(data)(data.raw, data.labels, (0, None), data.roi)
+    impossible = type(data)(data.raw, data.labels, RawScale(0, None), data.roi)
     with pytest.raises(TypeError):
         made(impossible, train_with(NOTHING), 0, 4, 1)
     with pytest.raises(StageError, match=r"step 4 (?s:.*)TypeError(?s:.*)raised in apply"):
