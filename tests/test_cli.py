@@ -48,7 +48,8 @@ def test_help_names_every_command(capsys: Said) -> None:
 def test_plan_imports_no_engine_and_writes_nothing(words: list[str], tmp_path: Path) -> None:
     program = (
         "import sys; from workers.cli import main; status = main(sys.argv[1:]);"
-        "print([m for m in ('torch', 'daisy', 'waterz', 'matplotlib') if m in sys.modules]);"
+        "heavy = ('torch', 'gunpowder', 'daisy', 'waterz', 'matplotlib');"
+        "print([m for m in heavy if m in sys.modules]);"
         "sys.exit(status)"
     )
     before = files_state(tmp_path)
@@ -188,7 +189,12 @@ def test_lengths_and_labels_on_the_command_line_are_checked(
     inputs: Path, tmp_path: Path, capsys: Said
 ) -> None:
     source, target = str(inputs / "data.zarr" / "labels"), str(tmp_path / "x.zarr" / "y")
-    for option in (["--voxel-size", "4,4"], ["--voxel-size", "a,b,c"], ["--background", "-1"]):
+    for option in (
+        ["--voxel-size", "4,4"],
+        ["--voxel-size", "a,b,c"],
+        ["--background", "-1"],
+        ["--planes", "x"],
+    ):
         assert cli.main(["ingest", source, target, *option]) == 1
         assert option[0] in capsys.readouterr().err
     assert not (tmp_path / "x.zarr").exists()

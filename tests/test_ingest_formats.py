@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from hypothesis.extra import numpy as hnp
 
 from pipeline import errors
 from pipeline.geometry import ZYX, Nm, Offsets
-from pipeline.ingest import Kind, ingest, open_source
+from pipeline.ingest import Kind, Planes, ingest, open_source
+from pipeline.ingest.planes import chosen_planes
 from pipeline.ingest.tiff import _length_of
 from pipeline.segment.affinities import affinities_from_interior
 from pipeline.volume import Volume
@@ -392,6 +394,66 @@ def test_neither_slabs_nor_format_change_what_is_stored(
     assert np.array_equal(voxels_of(slabs), voxels)
     assert np.array_equal(voxels_of(other), voxels)
     assert len({one.content_digest, other.content_digest, slabs.content_digest}) == 1
+
+
+@pytest.mark.parametrize("make", FORMATS.values(), ids=FORMATS)
+def test_some_planes_of_any_format_are_thicker_and_in_their_place(
+    tmp_path: Path, make: Make
+) -> None:
+    path = make(tmp_path)
+    first = bring(path).spec.offset_nm
+    last = bring(path, "last", planes=Planes(2), kind="raw")
+    assert np.array_equal(voxels_of(last), RAW[2:])
+    assert last.spec.voxel_size_nm == SIZE
+    assert last.spec.offset_nm == Nm(first.z + 80, first.y, first.x)
+    thick = bring(path, "thick", planes=Planes.of("0::2"), kind="raw")
+    assert np.array_equal(voxels_of(thick), RAW[::2])
+    assert (thick.spec.voxel_size_nm, thick.spec.offset_nm) == (Nm.of([80, 4, "4.04"]), first)
+    assert "[0::2]" in thick.source
+    assert Volume.open(thick.destination).attributes["planes"] == "0::2"
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    start=st.integers(0, 4),
+    num=st.integers(1, 5),
+    step=st.integers(1, 6),
+    slab=st.integers(1, 6),
+    kind=st.sampled_from([Kind.RAW, Kind.LABELS, Kind.BOUNDARY]),
+)
+def test_planes_are_those_of_a_slice(
+    tmp_path_factory: pytest.TempPathFactory,
+    start: int,
+    num: int,
+    step: int,
+    slab: int,
+    kind: Kind,
+) -> None:
+    stop = min(5, start + num)
+    path = hdf5(tmp_path_factory.mktemp("planes"))
+    hdf5(path.parent, RAW[start:stop:step], "sliced")
+    origin, shard = Nm.of([0, 0, 0]), ZYX(slab, 8, 8)
+    some = bring(
+        path, "x", dataset="raw", kind=kind, planes=Planes(start, stop, step), offset=origin,
+        shard_vx=shard,
+    )  # fmt: skip
+    sliced = bring(path, "y", dataset="sliced", kind=kind, shard_vx=shard)
+    assert some.content_digest == sliced.content_digest
+    assert some.spec.voxel_size_nm.z == 40 * step
+
+
+def test_planes_are_counted_from_the_offset_of_the_file(tmp_path: Path) -> None:
+    path = hdf5(tmp_path, resolution=[40, 4, 4], offset=[80, 8, 4])
+    spec = bring(path, planes=Planes(2, 5, 2), voxel_size=None).spec
+    assert (spec.voxel_size_nm, spec.offset_nm) == (Nm.of([80, 4, 4]), Nm.of([160, 8, 4]))
+
+
+def test_reading_some_planes_does_not_load_the_others(tmp_path: Path) -> None:
+    read: list[int] = []
+    with open_source(hdf5(tmp_path)) as source:
+        spied = replace(source, load=lambda a, b: read.append(b - a) or source.load(a, b))
+        assert np.array_equal(chosen_planes(spied, Planes(0, None, 2)).read(0, 3), RAW[::2])
+        assert max(read) <= 3
 
 
 REAL = {

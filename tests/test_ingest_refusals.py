@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline import errors
 from pipeline.geometry import Nm, Offsets
+from pipeline.ingest import Planes
 from tests.files_to_ingest import (
     RAW,
     SHAPE,
@@ -337,6 +338,26 @@ BAD: dict[str, tuple[Make, dict[str, Any], type[Exception], tuple[str, ...]]] = 
         ("a.zarr", "shift"),
     ),
     "offsets of raw": (hdf5, {"offsets": Offsets()}, E.ConfigError, ("a.h5",)),
+    # planes
+    "planes behind the end": (
+        hdf5,
+        {"planes": Planes(0, 6)},
+        E.RoiError,
+        ("a.h5", "0:5", "0:6:1"),
+    ),
+    "planes that begin at the end": (pngs, {"planes": Planes(5)}, E.RoiError, ("planes", "5::1")),
+    "planes left out of affinities": (
+        lambda d: hdf5(d, np.zeros((3, *SHAPE), "u1")),
+        {"planes": Planes(0, None, 2)},
+        E.ConfigError,
+        ("a.h5", "affinities", "boundary"),
+    ),
+    "planes between the voxels of the world": (
+        tiff,
+        {"planes": Planes(1, None, 2)},
+        E.RoiError,
+        ("a.tif", "(40, 0, 0)", "(80, 4, 4.04)", "--offset (of the first plane taken)"),
+    ),
     # destination
     "no zarr in the destination": (hdf5, {"name": ""}, E.ConfigError, ("DEST.zarr/NAME",)),
     "name that climbs": (hdf5, {"name": "a/../../b"}, E.ConfigError, ("DEST.zarr/NAME",)),
@@ -360,6 +381,15 @@ def test_what_is_not_sound_is_refused_and_leaves_nothing(
     assert [text for text in texts if text not in message] == [], message
     assert 1 <= len(message.splitlines()) <= 4, message
     assert list(tmp_path.rglob("*out.zarr*")) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "3", "a:b", "-3:", "0:-1", "0:5:0", "5:5", "7:3", "0:5:1:1", " 0:5", "1.0:2", "²:3"],
+)
+def test_planes_are_written_as_start_stop_step(text: str) -> None:
+    with pytest.raises(errors.ConfigError, match="--planes"):
+        Planes.of(text)
 
 
 def test_a_png_of_too_many_pixels_is_refused(

@@ -172,14 +172,26 @@ def ingest(
             "--as", help="What the values are. Boundary and interior maps become affinities."
         ),
     ] = None,
-    voxel_size: Annotated[Optional[str], typer.Option(metavar="Z,Y,X", help="In nm.")] = None,
-    offset: Annotated[Optional[str], typer.Option(metavar="Z,Y,X", help="In nm.")] = None,
+    voxel_size: Annotated[
+        Optional[str], typer.Option(metavar="Z,Y,X", help="Of the source, in nm.")
+    ] = None,
+    offset: Annotated[
+        Optional[str], typer.Option(metavar="Z,Y,X", help="Of the first plane taken, in nm.")
+    ] = None,
+    planes: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="START:STOP:STEP",
+            help="Some planes only, as 0:100; every third is 0::3, and makes voxels thicker.",
+        ),
+    ] = None,
     background: Annotated[
         Optional[list[str]], typer.Option(metavar="ID", help="Label to map to 0; may be repeated.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Bring a volume of your own into Zarr, with its voxel size."""
+    from pipeline.ingest import Planes
     from pipeline.ingest import ingest as bring_in
     from workers.progress import progress_line
     from workers.runner import Progress
@@ -201,6 +213,7 @@ def ingest(
             voxel_size=lengths(voxel_size, "--voxel-size"),
             offset=lengths(offset, "--offset"),
             background=[label(text) for text in background or ()],
+            planes=Planes() if planes is None else Planes.of(planes),
             overwrite=overwrite,
             progress=progress,
         )

@@ -7,6 +7,7 @@ that no later stage has to ask what an array means. The command line calls ``ing
 from pipeline.ingest.formats import open_source
 from pipeline.ingest.ingest import IngestReport, ingest
 from pipeline.ingest.kinds import Kind
+from pipeline.ingest.planes import Planes
 from pipeline.ingest.sources import Place, Source
 
-__all__ = ["IngestReport", "Kind", "Place", "Source", "ingest", "open_source"]
+__all__ = ["IngestReport", "Kind", "Place", "Planes", "Source", "ingest", "open_source"]

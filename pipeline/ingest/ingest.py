@@ -16,6 +16,7 @@ from pipeline.ingest.destination import Destination, check_destination, check_sp
 from pipeline.ingest.digest import ContentDigest
 from pipeline.ingest.formats import open_source
 from pipeline.ingest.kinds import Kind, inferred_kind, told_by
+from pipeline.ingest.planes import ALL_PLANES, Planes, chosen_planes
 from pipeline.ingest.sources import Source
 from pipeline.ingest.spec import volume_spec
 from pipeline.spec import DEFAULT_SHARD_VX, VolumeSpec
@@ -60,6 +61,7 @@ def ingest(
     offset: Nm | None = None,
     background: Sequence[int] = (),
     offsets: Offsets | None = None,
+    planes: Planes = ALL_PLANES,
     shard_vx: ZYX = DEFAULT_SHARD_VX,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -74,11 +76,13 @@ def ingest(
         destination: ``DEST.zarr/NAME``.
         dataset: path inside HDF5 or Zarr.
         kind: a ``Kind``; inferred if omitted, see ``inferred_kind``; the report says why.
-        voxel_size: in nm; that of the file if omitted. There is no default.
-        offset: of the first voxel, in nm; that of the file if omitted, else 0.
+        voxel_size: in nm, of all planes of the file; what it states if omitted. There is no
+            default.
+        offset: of the first voxel taken, in nm; what follows from the file if omitted, else 0.
         background: ids of labels that become 0.
         offsets: of affinities; the attribute ``neighborhood`` if omitted, else the direct
             neighbours of three channels.
+        planes: what to take along z; a step makes the voxels that much thicker.
         overwrite: replace a volume of this name.
         progress: called after each slab with the planes written and the planes there are.
 
@@ -87,10 +91,11 @@ def ingest(
             is stated where it is checked.
     """
     source, target = Path(source), Destination(Path(destination))
-    with open_source(source, dataset) as found:
+    with open_source(source, dataset) as opened:
+        found = opened if planes == ALL_PLANES else chosen_planes(opened, planes)
         chosen, reason = _chosen_kind(found, kind, target.name)
         background = checked_background(background, chosen)
-        spec, warnings = volume_spec(found, chosen, voxel_size, offset, offsets, shard_vx)
+        spec, warnings = volume_spec(found, chosen, voxel_size, offset, offsets, shard_vx, planes)
         if told_by(target.name) not in (None, chosen):
             warnings.append(f"the name {target.name} tells of other data than {chosen}")
         check_destination(target, source, overwrite)
@@ -105,6 +110,7 @@ def ingest(
             "dataset": found.dataset,
             "source_kind": str(chosen),
             "background": list(background),
+            "planes": str(planes),
         }
         with published(target) as path:
             volume = Volume.create(path, spec, provenance)

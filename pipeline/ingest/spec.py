@@ -8,6 +8,7 @@ from pipeline.errors import ConfigError, MetadataError, ShapeError
 from pipeline.geometry import ZYX, Nm, Offsets, checked_voxel_size, voxels
 from pipeline.ingest.convert import stored_dtype
 from pipeline.ingest.kinds import Kind
+from pipeline.ingest.planes import ALL_PLANES, Planes
 from pipeline.ingest.sources import Place, Source
 from pipeline.spec import VolumeSpec
 
@@ -19,13 +20,15 @@ def volume_spec(
     offset: Nm | None,
     offsets: Offsets | None,
     shard_vx: ZYX,
+    planes: Planes = ALL_PLANES,
 ) -> tuple[VolumeSpec, list[str]]:
     """The volume to make, and warnings about the metadata it is made from.
 
     Args:
-        voxel_size: overrides what the file states.
-        offset: overrides what the file states; 0 if neither does.
+        voxel_size: of the file; overrides what it states.
+        offset: of the first voxel of the source; overrides what the file states; 0 if neither does.
         offsets: of affinities; overrides the attribute ``neighborhood``.
+        planes: of the file, that the source holds.
 
     Raises:
         ShapeError: another number of axes than the kind has, or of channels than of offsets.
@@ -40,14 +43,16 @@ def volume_spec(
             "Choose another data set, or say what it is: --as KIND."
         )
     dtype = stored_dtype(kind, source.dtype, source.where)
-    size, offset_nm, warnings = _placed(source, voxel_size, offset)
+    size, offset_nm, warnings = _placed(source, voxel_size, offset, planes)
     channels = _channels(source, kind, offsets)
     shape = (len(channels), *source.shape[-3:]) if channels else source.shape
     spec = VolumeSpec(shape, dtype.name, size, offset_nm, kind.meaning, shard_vx, channels)
     return spec, warnings
 
 
-def _placed(source: Source, voxel_size: Nm | None, offset: Nm | None) -> tuple[Nm, Nm, list[str]]:
+def _placed(
+    source: Source, voxel_size: Nm | None, offset: Nm | None, planes: Planes
+) -> tuple[Nm, Nm, list[str]]:
     """Voxel size and offset, from the user before the file; a file that differs is a warning."""
     warnings = []
     try:
@@ -57,10 +62,6 @@ def _placed(source: Source, voxel_size: Nm | None, offset: Nm | None) -> tuple[N
             raise
         place = Place()
         warnings.append(f"the voxel size given is used, as the file's cannot be: {error}")
-    pairs = {"voxel size": (voxel_size, place.voxel_size_nm), "offset": (offset, place.offset_nm)}
-    for what, (given, stated) in pairs.items():
-        if given is not None and stated is not None and given != stated:
-            warnings.append(f"the {what} given, {given} nm, replaces {stated} nm: {source.where}")
     size = voxel_size or place.voxel_size_nm
     if size is None:
         raise MetadataError(
@@ -68,8 +69,15 @@ def _placed(source: Source, voxel_size: Nm | None, offset: Nm | None) -> tuple[N
             "Give it in nm: --voxel-size Z,Y,X"
         )
     size = checked_voxel_size(size, source.where)
-    start = offset or place.offset_nm or Nm.of([0, 0, 0])
-    voxels(start, size, f"--offset, or the offset of {source.where},")
+    stated_offset = place.offset_nm and planes.offset(place.offset_nm, size)
+    pairs = {"voxel size": (voxel_size, place.voxel_size_nm), "offset": (offset, stated_offset)}
+    for what, (given, stated) in pairs.items():
+        if given is not None and stated is not None and given != stated:
+            warnings.append(f"the {what} given, {given} nm, replaces {stated} nm: {source.where}")
+    start = offset or stated_offset or planes.offset(Nm.of([0, 0, 0]), size)
+    size = planes.voxel_size(size)
+    hint = "" if planes.step == 1 else " (of the first plane taken)"
+    voxels(start, size, f"--offset{hint}, or the offset of {source.where},")
     return size, start, warnings
 
 
