@@ -42,6 +42,7 @@ class Targets:
         shape = (labels.shape[0], len(offsets), *sides)
         together = torch.zeros(shape, dtype=torch.bool, device=labels.device)
         counted = torch.zeros_like(together)
+        in_ratio = torch.full_like(together, loss.count_missing)
         for channel, offset in enumerate(offsets):
             here, there = pair_slices(offset, sides)
             a, b = labels[:, *here], labels[:, *there]
@@ -49,15 +50,14 @@ class Targets:
             same = a == b
             if loss.background_pair != "together":
                 same = same & ~both_background
+            seen = ~both_background | (loss.background_pair != "ignored")
             together[:, channel][:, *here] = same
-            counted[:, channel][:, *here] = (
-                ~both_background if loss.background_pair == "ignored" else True
-            )
+            counted[:, channel][:, *here] = seen
+            in_ratio[:, channel][:, *here] = seen
         affinities = together.float()
         weights = counted.float()
         if loss.balance:
-            missing = torch.ones_like(counted) if loss.count_missing else counted
-            weights = weights * class_weights(affinities, missing)
+            weights = weights * class_weights(affinities, in_ratio)
         return cls(affinities, counted, weights)
 
 
