@@ -18,7 +18,14 @@ from torch import Tensor
 
 from pipeline.checkpoint import Header
 from pipeline.config import Run
-from pipeline.errors import ConfigError, DataError, ExistsError, LayoutError, RoiError
+from pipeline.errors import (
+    ConfigError,
+    DataError,
+    ExistsError,
+    LayoutError,
+    NotFoundError,
+    RoiError,
+)
 from pipeline.model.checkpoint import Checkpoint, read_tensors
 from pipeline.model.gate import refuse_rough
 from pipeline.rundir import RunDirectory
@@ -241,6 +248,22 @@ def test_another_training_in_the_same_place_is_refused(
     other = task_of(data, task.where.root.parent, seed=2)
     with pytest.raises(ExistsError, match=r"parameters|train.*seed"):
         trained(other)
+
+
+def test_a_training_can_begin_with_the_weights_of_another(
+    whole: tuple[Task, list[Progress]], data: Path, tmp_path: Path
+) -> None:
+    best = whole[0].where.checkpoints / "best.safetensors"
+    task = task_of(data, tmp_path, initial=str(best), seed=2)
+    begun = TrainingState.new(task, CPU)
+    assert_equal_bits(dict(begun.module.state_dict()), dict(Checkpoint.read(best).weights))
+    assert "initial" in task.identity.inputs
+    tree = tree_of(data, initial=str(best))
+    tree["network"]["features"] = [4, 8]
+    with pytest.raises(ConfigError, match=r"features: \[4, 6\] -> \[4, 8\]"):
+        open_task(Run.model_validate(tree), RunDirectory(tmp_path / "other"))
+    with pytest.raises(NotFoundError, match="no checkpoint at nowhere"):
+        task_of(data, tmp_path, initial="nowhere")
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(

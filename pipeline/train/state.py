@@ -40,10 +40,12 @@ class TrainingState:
 
     @classmethod
     def new(cls, task: Task, device: torch.device) -> TrainingState:
-        """Before the first step; the weights follow from the seed."""
+        """Before the first step; the weights follow from the seed, or from ``train.initial``."""
         train = task.train
         torch.manual_seed(train.seed)
         module = build(task.run.network, len(train.offsets))
+        if train.initial is not None:
+            module.load_state_dict(dict(Checkpoint.read(train.initial).weights))
         module = module.to(device)
         module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         averaged = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from pipeline.checkpoint import Header
 from pipeline.config import RoiNm, Run, Train
 from pipeline.content import content_fingerprint
 from pipeline.errors import ConfigError, LayoutError, RoiError
@@ -11,6 +13,7 @@ from pipeline.geometry import Nm, Roi, describe, voxels
 from pipeline.inputs import checked_labels, refuse_nested
 from pipeline.raw import RawScale
 from pipeline.rundir import Identity, RunDirectory
+from pipeline.stages.predict import file_digest
 from pipeline.train.batches import TrainingData
 from pipeline.volume import Volume
 
@@ -76,19 +79,23 @@ def open_task(run: Run, where: RunDirectory) -> Task:
                 f"run.train.offsets must be shorter than run.train.crop_vx: {list(vector)} leaves "
                 f"no pair in {list(crop)}"
             )
+    contents = {
+        name: content_fingerprint(volume, where.root)
+        for name, volume in (("raw", raw), ("labels", labels))
+    }
+    if train.initial is not None:
+        refuse_other_network(run, train.initial)
+        contents["initial"] = file_digest(train.initial)
     scale = RawScale.of(raw, data.raw_range)
     identity = Identity(
         "train",
         REVISION,
         {
             "network": run.network.model_dump(mode="json"),
-            "train": train.model_dump(mode="json", exclude={"checkpoint_every"}),
+            "train": train.model_dump(mode="json", exclude={"checkpoint_every", "initial"}),
             "raw_range": [scale.low, scale.high],
         },
-        {
-            name: content_fingerprint(volume, where.root)
-            for name, volume in (("raw", raw), ("labels", labels))
-        },
+        contents,
     )
     return Task(
         run,
@@ -100,6 +107,25 @@ def open_task(run: Run, where: RunDirectory) -> Task:
         size,
         identity,
     )
+
+
+def refuse_other_network(run: Run, initial: Path) -> None:
+    """Raise unless a checkpoint fits the network of a run.
+
+    Raises:
+        NotFoundError, CheckpointError: the file; ConfigError: it holds another network.
+    """
+    assert run.train is not None
+    header = Header.read(initial)
+    ours, theirs = run.network.model_dump(), header.network.model_dump()
+    different = [f"{key}: {theirs[key]} -> {ours[key]}" for key in ours if ours[key] != theirs[key]]
+    if run.network.head == "affinity" and header.offsets != run.train.offsets:
+        different.append(f"offsets: {header.offsets.numbers()} -> {run.train.offsets.numbers()}")
+    if different:
+        raise ConfigError(
+            f"run.train.initial must hold the network of run.network: {initial}\n"
+            + "\n".join(different)
+        )
 
 
 def refuse_overlaps(rois: dict[str, Roi], voxel_size_nm: Nm) -> None:
