@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -73,7 +74,7 @@ class ResUNet(nn.Module):
 
     def forward(self, raw: Tensor) -> Output:
         """Of raw in [0, 1], float, ``(B, 1, Z, Y, X)``."""
-        levels = [self.down[0](functional.elu(self.stem(raw)))]
+        levels = [self.down[0](_elu(self.stem(raw)))]
         for pool, block in zip(self.pools, self.down[1:], strict=True):
             levels.append(block(functional.max_pool3d(levels[-1], pool)))
         merged = [levels.pop()]
@@ -81,7 +82,7 @@ class ResUNet(nn.Module):
             reversed(self.up), reversed(self.merged), reversed(levels), strict=True
         ):
             merged.insert(0, block(up(merged[0], skip)))
-        full = self.head(functional.elu(self.tail(merged[0])))
+        full = self.head(_elu(self.tail(merged[0])))
         return Output(
             full,
             tuple(head(level) for head, level in zip(self.pyramid, merged[1:], strict=False)),
@@ -99,9 +100,9 @@ class _Block(nn.Module):
         self.norms = nn.ModuleList(_norm(network, after) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        r = functional.elu(self.norms[0](self.first(x)))
-        b = self.third(functional.elu(self.norms[1](self.second(r))))
-        return functional.elu(self.norms[2](r + b))
+        r = _elu(self.norms[0](self.first(x)))
+        b = self.third(_elu(self.norms[1](self.second(r))))
+        return _elu(self.norms[2](r + b))
 
 
 class _UpSample(nn.Module):
@@ -124,7 +125,12 @@ class _UpSample(nn.Module):
             mode="trilinear",
             align_corners=self.align_corners,
         )
-        return functional.elu(self.norm(wide + fine))
+        return _elu(self.norm(wide + fine))
+
+
+def _elu(x: Tensor) -> Tensor:
+    """Of what nobody else holds: in place where no gradient needs it, which saves a tenth."""
+    return functional.elu(x, inplace=not torch.is_grad_enabled())
 
 
 def _conv(before: int, after: int, kernel: ZYX, bias: bool = True) -> nn.Conv3d:
