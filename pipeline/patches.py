@@ -9,8 +9,8 @@ from itertools import product
 
 import numpy as np
 
-from pipeline.errors import LayoutError
-from pipeline.geometry import ZYX, BlockGrid, Roi
+from pipeline.errors import ConfigError, LayoutError
+from pipeline.geometry import ZYX, BlockGrid, Offsets, Roi
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,25 @@ class PatchGrid:
                 f"run.predict.crop_vx must leave something of a patch: of {list(self.patch_vx)} "
                 f"voxels {list(self.crop_vx)} are cut off on both sides\nAt most {most}."
             )
+
+    def refuse_long(self, offsets: Offsets) -> None:
+        """Raise if the partner of a voxel of a tile may lie outside its patch.
+
+        Raises:
+            ConfigError: with the crop that would do.
+        """
+        reach = [max(abs(v[axis]) for v in offsets.vectors) for axis in range(3)]
+        alone = [n <= tile for n, tile in zip(self.total.shape, self.tile_vx, strict=True)]
+        for axis in range(3):
+            if reach[axis] > self.crop_vx[axis] and not alone[axis]:
+                longest = max(offsets.vectors, key=lambda v: abs(v[axis]))
+                least = [max(r, c) for r, c in zip(reach, self.crop_vx, strict=True)]
+                raise ConfigError(
+                    "an offset must not be longer than run.predict.crop_vx, found "
+                    f"{list(longest)} and {list(self.crop_vx)}\n"
+                    "The partner of a voxel is looked up in its own patch.\n"
+                    f"Set run.predict.crop_vx={least}, or shorter run.predict.offsets."
+                )
 
     @property
     def tile_vx(self) -> ZYX:

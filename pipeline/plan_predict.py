@@ -35,7 +35,7 @@ def prediction(settings: Settings, where: RunDirectory, given: Inputs) -> Predic
     offsets = predicted_offsets(predict.offsets, header, path)
     patches = PatchGrid(given.source.roi, predict.patch_vx, predict.crop_vx, header.network.factor)
     if header.network.head == "embedding":
-        refuse_long(offsets, patches)
+        patches.refuse_long(offsets)
     grid = BlockGrid(patches.cover(given.roi), workers.block_vx)
     spec = VolumeSpec(
         shape=(len(offsets), *grid.total.shape),
@@ -84,14 +84,15 @@ def checkpoint_path(settings: Settings, where: RunDirectory) -> Path:
     Raises:
         NotFoundError: it is not there; ConfigError: ``released`` without a name.
     """
-    predict, trained = settings.run.predict, settings.run.train is not None
+    predict = settings.run.predict
     name = predict.checkpoint
-    if name == "released" or (name in ("best", "last") and predict.released and not trained):
+    begun = where.checkpoints.exists()
+    if name == "released" or (name in ("best", "last") and predict.released and not begun):
         if predict.released is None:
             raise ConfigError("run.predict.checkpoint is released, so run.predict.released is due")
         path, hint = WEIGHTS / f"{predict.released}.safetensors", released_hint()
     elif name in ("best", "last"):
-        path = where.root / "checkpoints" / f"{name}.safetensors"
+        path = where.checkpoints / f"{name}.safetensors"
         hint = (
             "Train one: pea train RUN.yaml\n"
             f"Or name another: run.predict.checkpoint=PATH. {released_hint()}"
@@ -124,26 +125,6 @@ def predicted_offsets(given: Offsets | None, header: Header, path: Path) -> Offs
             "A network of embeddings takes any."
         )
     return given
-
-
-def refuse_long(offsets: Offsets, patches: PatchGrid) -> None:
-    """Raise if the partner of a voxel of a tile may lie outside its patch.
-
-    Raises:
-        ConfigError: with the crop that would do.
-    """
-    reach = [max(abs(v[axis]) for v in offsets.vectors) for axis in range(3)]
-    alone = [n <= tile for n, tile in zip(patches.total.shape, patches.tile_vx, strict=True)]
-    for axis in range(3):
-        if reach[axis] > patches.crop_vx[axis] and not alone[axis]:
-            longest = max(offsets.vectors, key=lambda v: abs(v[axis]))
-            least = [max(r, c) for r, c in zip(reach, patches.crop_vx, strict=True)]
-            raise ConfigError(
-                f"an offset must not be longer than run.predict.crop_vx, found {list(longest)} and "
-                f"{list(patches.crop_vx)}\n"
-                "The partner of a voxel is looked up in its own patch.\n"
-                f"Set run.predict.crop_vx={least}, or shorter run.predict.offsets."
-            )
 
 
 def as_finished(stage: PredictBlockwise, any_device: bool) -> PredictBlockwise | None:

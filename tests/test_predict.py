@@ -502,3 +502,15 @@ def test_workers_take_gpus_in_turn(monkeypatch, given, count, chosen):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
         choose_gpu(worker)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+
+
+def test_half_precision_is_compared_with_full_on_every_shape(tmp_path, monkeypatch):
+    checkpoint = write_checkpoint(tmp_path / "w.safetensors")
+    raw = drawn_raw((4, 16, 16)).astype(np.float32) / 255
+    half = Predictor(checkpoint.module(), "embedding", Offsets(), precision="bf16")
+    full = Predictor(checkpoint.module(), "embedding", Offsets())
+    assert np.allclose(half.output(raw), full.output(raw), rtol=0.05, atol=0.05)
+    monkeypatch.setattr("pipeline.model.gate.MAX_AFFINITY_ERROR", 0.0)
+    half.output(raw)  # known already
+    with pytest.raises(DataError, match=r"bf16 must agree with fp32(?s:.*)\(4, 16, 32\)"):
+        half.output(np.tile(raw, (1, 1, 2)))

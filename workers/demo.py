@@ -53,7 +53,7 @@ def demo(folder: Path, shape: ZYX, seed: int, console: Console) -> None:
 
 
 def run_of(folder: Path, whole: ZYX, seed: int) -> dict[str, Any]:
-    """Settings of a network that learns enough in half a minute on one core."""
+    """Settings of a network that learns enough in a minute on one core."""
 
     def planes(begin: int, end: int) -> dict[str, Any]:
         sizes = [
@@ -80,7 +80,7 @@ def run_of(folder: Path, whole: ZYX, seed: int) -> dict[str, Any]:
         },
         "train": {
             "roi": planes(0, TRAINED_PLANES),
-            "steps": 150,
+            "steps": 240,
             "batch": 2,
             "crop_vx": [32, 32, 32],
             "offsets": OFFSETS,
@@ -95,7 +95,7 @@ def run_of(folder: Path, whole: ZYX, seed: int) -> dict[str, Any]:
             "threads": 1,
         },
         "predict": {"patch_vx": [80, 144, 144], "crop_vx": [8, 8, 8]},
-        "agglomerate": {"method": "mean_affinity", "threshold": 0.6},
+        "agglomerate": {"method": "mean_affinity", "threshold": 0.3},
     }  # fmt: skip
 
 

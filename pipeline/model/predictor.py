@@ -16,6 +16,7 @@ from pipeline.geometry import Offsets
 from pipeline.model.affinity import cosine_affinities, pair_slices
 from pipeline.model.checkpoint import Checkpoint
 from pipeline.model.folded import folded
+from pipeline.model.gate import refuse_rough
 from pipeline.model.quantised import cosine_bytes
 from pipeline.model.resunet import ResUNet
 
@@ -43,6 +44,7 @@ class Predictor:
         self._device = torch.device(device)
         self._on_cpu = self._device.type == "cpu"
         self._half = precision == "bf16"
+        self._compared: set[tuple[int, ...]] = set()
         self._network = folded(network).to(self._device)
         self._network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
@@ -54,17 +56,27 @@ class Predictor:
 
         Returns:
             float32 ``(channel, z, y, x)`` on the device.
+
+        Raises:
+            DataError: bf16 disagrees with fp32 on the first patch of this shape.
         """
         depth, height, width = raw.shape
         batch = torch.from_numpy(raw).to(self._device, non_blocking=True)
         # One channel alone has no order, and torch then takes the slower one.
         strides = (raw.size, 1, height * width, width, 1)
         batch = batch.as_strided((1, 1, depth, height, width), strides)
+        if self._half and raw.shape not in self._compared:
+            self._compared.add(raw.shape)
+            embeds = self._head == "embedding"
+            refuse_rough(lambda half: self._run(batch, half), embeds, f"patches of {raw.shape}")
+        return self._run(batch, self._half)[0]
+
+    def _run(self, batch: Tensor, half: bool) -> Tensor:
         with (
             torch.inference_mode(),
-            torch.autocast(self._device.type, torch.bfloat16, enabled=self._half),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=half),
         ):
-            output: Tensor = self._network(batch).full[0].float()
+            output: Tensor = self._network(batch).full.float()
         return output
 
     def affinities(self, output: Tensor, offsets: Offsets, inner: Box, inside: Box) -> np.ndarray:

@@ -9,8 +9,9 @@ from pipeline.checkpoint import Header
 from pipeline.config import RoiNm, Run, Train
 from pipeline.content import content_fingerprint
 from pipeline.errors import ConfigError, LayoutError, RoiError
-from pipeline.geometry import Nm, Roi, describe, voxels
+from pipeline.geometry import Nm, Offsets, Roi, describe, voxels
 from pipeline.inputs import checked_labels, refuse_nested
+from pipeline.patches import PatchGrid
 from pipeline.raw import RawScale
 from pipeline.rundir import Identity, RunDirectory
 from pipeline.stages.predict import file_digest
@@ -35,6 +36,16 @@ class Task:
     voxel_size_nm: Nm
     identity: Identity
     """All that decides the weights, besides the kind of the machine."""
+
+    @property
+    def patches(self) -> PatchGrid:
+        """Of the validation: those that ``pea run`` would predict."""
+        predict = self.run.predict
+        return PatchGrid(self.raw.roi, predict.patch_vx, predict.crop_vx, self.run.network.factor)
+
+    @property
+    def validation_offsets(self) -> Offsets:
+        return self.run.predict.offsets or self.train.offsets
 
     @property
     def train(self) -> Train:
@@ -97,7 +108,7 @@ def open_task(run: Run, where: RunDirectory) -> Task:
         },
         contents,
     )
-    return Task(
+    task = Task(
         run,
         where,
         TrainingData(data.raw, data.labels, scale, rois["run.train.roi"]),
@@ -107,6 +118,9 @@ def open_task(run: Run, where: RunDirectory) -> Task:
         size,
         identity,
     )
+    if task.validation_roi is not None and run.network.head == "embedding":
+        task.patches.refuse_long(task.validation_offsets)
+    return task
 
 
 def refuse_other_network(run: Run, initial: Path) -> None:

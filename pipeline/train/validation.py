@@ -15,7 +15,6 @@ from pipeline.evaluate.scores import Scores
 from pipeline.geometry import Nm, Offsets, Roi, slices
 from pipeline.model.predictor import Predictor
 from pipeline.model.resunet import ResUNet
-from pipeline.patches import PatchGrid
 from pipeline.segment.agglomerate import mean_affinity_tree
 from pipeline.segment.edges import fragment_sizes, region_edges
 from pipeline.segment.fragments import FragmentRule, fragments
@@ -75,8 +74,8 @@ def validated(
     roi = task.validation_roi
     assert roi is not None
     # A copy: the predictor folds the normalisation into the weights.
-    head, offsets = task.run.network.head, task.train.offsets
-    network = Predictor(copy.deepcopy(module).eval(), head, offsets, device.type)
+    head, offsets = task.run.network.head, task.validation_offsets
+    network = Predictor(copy.deepcopy(module).eval(), head, task.train.offsets, device.type)
     outputs, affinities = predicted(network, task, roi)
     truth = task.labels.read(roi).astype(np.uint64)
     result = segmented(affinities, offsets, truth, task.run, task.voxel_size_nm)
@@ -98,8 +97,7 @@ def predicted(network: Predictor, task: Task, roi: Roi) -> tuple[np.ndarray, np.
 
     Patch by patch, as ``pea run`` predicts, with the whole volume around the region in view.
     """
-    predict, offsets = task.run.predict, task.train.offsets
-    grid = PatchGrid(task.raw.roi, predict.patch_vx, predict.crop_vx, task.run.network.factor)
+    grid, offsets = task.patches, task.validation_offsets
     reader = PatchReader(task.raw, task.data.scale)
     shape = tuple(roi.shape)
     affinities = np.zeros((len(offsets), *shape), np.uint8)
@@ -108,7 +106,7 @@ def predicted(network: Predictor, task: Task, roi: Roi) -> tuple[np.ndarray, np.
         output = network.output(reader(patch))
         tile = patch.tile.intersect(roi)
         here, inner = slices(tile, roi.begin), slices(tile, patch.read.begin)
-        inside = slices(patch.read.intersect(grid.total), patch.read.begin)
+        inside = slices(grid.total, patch.read.begin)
         affinities[:, *here] = network.affinities(output, offsets, inner, inside)
         if outputs is None:
             outputs = np.zeros((output.shape[0], *shape), np.float32)
