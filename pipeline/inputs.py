@@ -220,22 +220,35 @@ def checked_labels(
 
 
 def region(volume: Volume, given: RoiNm | None, name: str = "affinities") -> Roi:
-    """The region of a run, in world voxels.
+    """The region of a run, in world voxels; all of a volume if none is given.
 
     Raises:
         RoiError: not whole voxels, empty, or not inside the volume.
     """
     if given is None:
         return volume.roi
-    size = volume.spec.voxel_size_nm
-    begin, shape = (
-        voxels(length, size, f"run.data.roi.{name}")
-        for length, name in ((given.offset, "offset"), (given.shape, "shape"))
+    return named_region(
+        given, volume.spec.voxel_size_nm, "run.data.roi", volume.roi, f"the {name}: {volume.path}"
     )
+
+
+def named_region(given: RoiNm, voxel_size_nm: Nm, key: str, inside: Roi, what: str) -> Roi:
+    """A region of a run file, in world voxels.
+
+    Args:
+        key: of the region in the run file.
+        inside: where it must lie.
+        what: lies there.
+
+    Raises:
+        RoiError: not whole voxels, empty, or not inside.
+    """
+    begin = voxels(given.offset, voxel_size_nm, f"{key}.offset")
+    shape = voxels(given.shape, voxel_size_nm, f"{key}.shape")
     roi = Roi(begin, shape)
-    if min(shape) < 1 or not volume.roi.contains(roi):
+    if min(shape) < 1 or not inside.contains(roi):
         raise RoiError(
-            f"run.data.roi must lie inside the {name}: {volume.path}\n"
-            f"the region is {describe(roi, size)}\nit covers {describe(volume.roi, size)}"
+            f"{key} must lie inside {what}\nthe region is {describe(roi, voxel_size_nm)}\n"
+            f"it covers {describe(inside, voxel_size_nm)}"
         )
     return roi

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.config import Settings, Workers
 from pipeline.errors import ConfigError, LayoutError
 from pipeline.geometry import ZYX, BlockGrid, Offsets, Roi, nanometres
-from pipeline.inputs import open_inputs
+from pipeline.inputs import named_region, open_inputs
 from pipeline.plan_predict import prediction
 from pipeline.rundir import Identity, RunDirectory
 from pipeline.segment.downsample import halved_axes
@@ -172,10 +172,14 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
         )
         steps.append(Step(finer, machine.downsample))
     if given.truth is not None:
+        scored = roi.intersect(given.truth.roi)
+        if run.evaluate.roi is not None:
+            what = "the region of the run, where there are labels"
+            scored = named_region(run.evaluate.roi, size, "run.evaluate.roi", scored, what)
         scores = Evaluate(
             name="evaluate",
             run=where,
-            grid=BlockGrid(roi.intersect(given.truth.roi), machine.evaluate.block_vx),
+            grid=BlockGrid(scored, machine.evaluate.block_vx),
             upstream=(tree.identity,),
             contents=contents("labels"),
             truth=given.truth.path,

@@ -66,6 +66,8 @@ REFUSED_SETTINGS = [
         RoiError, ("inside the affinities",)),
     Bad("30", "a negative region", key("run.data.roi",
         {"offset": [80, 16, 8], "shape": [-40, 80, 80]}), RoiError, ("inside the affinities",)),
+    Bad("30", "scores of a region outside", key("run.evaluate.roi",
+        {"offset": [0, 0, 0], "shape": [40, 8, 8]}), RoiError, ("run.evaluate.roi", "labels")),
     Bad("31", "a region between voxels", key("run.data.roi",
         {"offset": [80, 17, 8], "shape": [40, 80, 80]}), RoiError,
         ("run.data.roi.offset", "whole voxels", "nearest")),

@@ -7,12 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from skimage.metrics import variation_of_information
 
+from pipeline.geometry import Roi
+from pipeline.volume import Volume
 from tests.drawn import PEA, files_state, run_tree, set_at, write_inputs, write_run
 from workers import cli
 
-COMMANDS = ("plan", "run", "status", "ingest", "evaluate", "picture", "drop", "demo")
+COMMANDS = (
+    "plan", "train", "run", "status", "ingest", "evaluate", "picture", "drop", "demo",
+)  # fmt: skip
 Said = pytest.CaptureFixture[str]
 
 
@@ -122,6 +128,22 @@ def test_a_stage_whose_inputs_are_not_done_says_which(words: list[str], capsys: 
     said = capsys.readouterr().err
     assert "agglomerate needs edges_blockwise, not done in " in said
     assert "pea run edges_blockwise" in said
+
+
+def test_scores_can_be_of_a_part(words: list[str], inputs: Path, tmp_path: Path) -> None:
+    part = "run.evaluate.roi={offset: [160, 16, 8], shape: [200, 240, 320]}"
+    assert cli.main(["run", "all", *words, part]) == 0
+    said = json.loads((tmp_path / "runs" / "small" / "scores.json").read_text())
+    made, truth = (
+        Volume.open(path).read(Roi((4, 2, 1), (5, 30, 40)))
+        for path in (
+            tmp_path / "runs" / "small" / "volumes.zarr" / "segmentation",
+            inputs / "data.zarr" / "labels",
+        )
+    )
+    split, merge = variation_of_information(truth, made, ignore_labels=(0,))
+    assert (said["voi_split"], said["voi_merge"]) == pytest.approx((split, merge), abs=1e-9)
+    assert said["num_voxels"] == np.count_nonzero(truth)
 
 
 def test_evaluate_prints_json_and_nothing_else(inputs: Path, capsys: Said) -> None:

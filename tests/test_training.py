@@ -284,7 +284,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(
     ("change", "kind", "says"),
     [
         ({"roi": planes(slice(0, 11))}, RoiError, "must not overlap"),
-        ({"roi": planes(slice(0, 40))}, RoiError, "run.train.roi must lie in"),
+        ({"roi": planes(slice(0, 40))}, RoiError, "run.train.roi must lie inside"),
         ({"roi": {"offset": [85, 16, 8], "shape": [400, 320, 352]}}, RoiError, "whole voxels"),
         ({"crop_vx": [6, 15, 20]}, LayoutError, "nearest is"),
         ({"crop_vx": [6, 2, 20]}, ConfigError, "must be shorter"),

@@ -92,6 +92,9 @@ class Agglomerate(Section):
 class Evaluate(Section):
     thresholds: Thresholds = tuple(n / 20 for n in range(1, 20))
     """Score the segmentation of each, besides ``agglomerate.threshold``."""
+    roi: RoiNm | None = None
+    """Score there only, as where the network was not trained; wherever there is a truth if left
+    out."""
 
 
 class Run(Section):

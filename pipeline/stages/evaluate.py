@@ -40,6 +40,7 @@ class Evaluate(Stage):
             "threshold": self.threshold,
             "thresholds": list(self.thresholds),
             "dust_vx": self.dust_vx,
+            "roi": [list(self.grid.total.begin), list(self.grid.total.shape)],
         }
 
     @property
@@ -71,7 +72,7 @@ class Evaluate(Stage):
             raise DataError(
                 f"scores need voxels with a truth: {self.truth} is 0 everywhere in "
                 f"{describe(self.grid.total, Volume.open(self.truth).spec.voxel_size_nm)}\n"
-                "Score a region that is labelled: run.data.roi."
+                "Score a region that is labelled: run.evaluate.roi."
             )
         (path,) = self.run.complete_tables(self.upstream[0])
         tree, sizes = read_tree(path)

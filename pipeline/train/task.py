@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.checkpoint import Header
-from pipeline.config import RoiNm, Run, Train
+from pipeline.config import Run, Train
 from pipeline.content import content_fingerprint
 from pipeline.errors import ConfigError, LayoutError, RoiError
-from pipeline.geometry import Nm, Offsets, Roi, describe, voxels
-from pipeline.inputs import checked_labels, refuse_nested
+from pipeline.geometry import Nm, Offsets, Roi, describe
+from pipeline.inputs import checked_labels, named_region, refuse_nested
 from pipeline.patches import PatchGrid
 from pipeline.raw import RawScale
 from pipeline.rundir import Identity, RunDirectory
@@ -73,9 +73,14 @@ def open_task(run: Run, where: RunDirectory) -> Task:
     regions = {"run.train.roi": train.roi}
     if train.validation is not None:
         regions["run.train.validation.roi"] = train.validation.roi
-    rois = {name: _region(given, size, labelled, name) for name, given in regions.items()}
+    both = f"both raw and labels: {data.raw} and {data.labels}"
+    rois = {
+        name: named_region(given, size, name, labelled, both) for name, given in regions.items()
+    }
     if data.test_roi is not None:
-        rois["run.data.test_roi"] = _region(data.test_roi, size, None, "run.data.test_roi")
+        rois["run.data.test_roi"] = named_region(
+            data.test_roi, size, "run.data.test_roi", raw.roi, f"the raw: {data.raw}"
+        )
     refuse_overlaps(rois, size)
     crop, factor = train.crop_vx, run.network.factor
     if any(side % n for side, n in zip(crop, factor, strict=True)):
@@ -157,15 +162,3 @@ def refuse_overlaps(rois: dict[str, Roi], voxel_size_nm: Nm) -> None:
                     f"{one} is {describe(rois[one], voxel_size_nm)}\n"
                     f"{other} is {describe(rois[other], voxel_size_nm)}"
                 )
-
-
-def _region(given: RoiNm, size: Nm, inside: Roi | None, key: str) -> Roi:
-    begin = voxels(given.offset, size, f"{key}.offset")
-    shape = voxels(given.shape, size, f"{key}.shape")
-    roi = Roi(begin, shape)
-    if min(shape) < 1 or (inside is not None and not inside.contains(roi)):
-        where = "not be empty" if inside is None else f"lie in {describe(inside, size)}"
-        raise RoiError(
-            f"{key} must {where}, where both raw and labels are; found {describe(roi, size)}"
-        )
-    return roi
