@@ -89,7 +89,8 @@ class PredictBlockwise(Stage):
         lines = [
             f"patches of {list(self.patches.patch_vx)} for {list(tile)} voxels, "
             f"{self.network_share:.2f} network voxels for each voxel; "
-            f"on {self.hardware.device}: {self.hardware.processor}"
+            f"on {self.hardware.device}: {self.hardware.processor}",
+            f"weights of {self.checkpoint}",
         ]
         sides = zip(self.grid.block_vx, tile, strict=True)
         whole = ZYX(*(max(1, round(side / n)) * n for side, n in sides))
