@@ -95,7 +95,7 @@ def run_of(folder: Path, whole: ZYX, seed: int) -> dict[str, Any]:
             "threads": 1,
         },
         "predict": {"patch_vx": [80, 144, 144], "crop_vx": [8, 8, 8]},
-        "agglomerate": {"method": "mean_affinity", "threshold": 0.3},
+        "agglomerate": {"method": "mean_affinity", "threshold": 0.35},
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipeline.config import Train
 from pipeline.errors import PipelineError, RoiError, StageError
@@ -138,7 +138,7 @@ class _Worker:
 def _work(connection: Connection, *of: Any) -> None:
     """The life of a worker: until it is told to end, or nobody is there to take a batch."""
     # Not on the spot: libraries hold semaphores that they give back when Python ends.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    signal.signal(signal.SIGTERM, _end)
     crops = None
     try:
         while True:
@@ -156,7 +156,13 @@ def _work(connection: Connection, *of: Any) -> None:
                 )
             connection.send(answer)
     except (EOFError, OSError):
-        return
+        _end()
+
+
+def _end(*_: object) -> NoReturn:
+    """Leave, deaf to being told again."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit()
 
 
 def _crops(data: TrainingData, train: Train, view: bool) -> Crops:
