@@ -1,4 +1,4 @@
-# make demo: segment and score synthetic neuropil.  make test: the fast tests.
+# make demo: train on, segment and score synthetic neuropil.  make test: the fast tests.
 # Both set themselves up in .venv on the first call, and again when the pins change.
 
 VENV := .venv
@@ -26,9 +26,14 @@ bench: install
 	$(BIN)/python -m tests.bench.speed
 	$(BIN)/python -m tests.bench.chain
 	$(BIN)/python -m tests.bench.fragments $(DATA)
+	$(BIN)/python -m tests.bench.batches
+	$(BIN)/python -m tests.bench.predict
 
-# The two real probability maps, from their files to scores.
+# Real data, from their files to scores: FIB-25 by the released network, two probability maps.
 real: install
+	$(BIN)/pea ingest $(DATA)/fib25_train.h5 data/fib25.zarr/raw --dataset volumes/raw --overwrite
+	$(BIN)/pea ingest $(DATA)/fib25_train.h5 data/fib25.zarr/labels --dataset volumes/labels/neuron_ids --overwrite
+	$(BIN)/pea run all configs/fib25.yaml
 	$(BIN)/pea ingest $(DATA)/gala_train.h5 data/gala.zarr/affinities --dataset volumes/boundary_probability --overwrite
 	$(BIN)/pea ingest $(DATA)/gala_train.h5 data/gala.zarr/raw --dataset volumes/raw --overwrite
 	$(BIN)/pea ingest $(DATA)/gala_train.h5 data/gala.zarr/labels --dataset volumes/labels/neuron_ids --overwrite
