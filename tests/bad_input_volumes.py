@@ -284,7 +284,7 @@ REFUSED_VOLUMES = [
     Bad("36", "evaluate labels of floats", scored(labels_of("f4")), DtypeError, ("float32",)),
     Bad("41", "more voxels than ids", all_of(huge_shape, key("run.data.labels", None)), RoiError,
         ("2^63", "run.data.roi")),
-    Bad("43", "a truth of 0", no_truth("labels"), DataError, ("0 everywhere", "run.data.roi"),
+    Bad("43", "a truth of 0", no_truth("labels"), DataError, ("0 everywhere", "run.evaluate.roi"),
         scans=True),
     Bad("43", "evaluate against a truth of 0", scored(no_truth("truth")), DataError,
         ("scores need voxels with a truth",)),

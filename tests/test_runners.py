@@ -426,6 +426,7 @@ FIRST_TOUCHED = {
     "agglomerate.threshold": (0.46, ("relabel_blockwise", "evaluate")),
     "agglomerate.dust_vx": (1, ("relabel_blockwise", "evaluate")),
     "evaluate.thresholds": ([0.2, 0.4], "evaluate"),
+    "evaluate.roi": ("roi", "evaluate"),
 }
 NOT_A_CHOICE = {"agglomerate.method"}
 """There is one, so far."""
@@ -447,12 +448,12 @@ def fingerprinted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Call
     """A bench whose affinities do not carry their offsets, and the fingerprints of its runs."""
     here = Bench(tmp_path_factory.mktemp("fingerprints"), PLAIN)
     root = here.folder / "data.zarr"
-    few, labels = PLAIN.affinities()[:4], PLAIN.truth()[0]
+    few, (labels, place) = PLAIN.affinities()[:4], PLAIN.truth()
     here.write(root / "bare", few, PLAIN.begin)
     few[0, 1, 1, 1] ^= 1
     here.write(root / "other_affinities", few, PLAIN.begin)
     labels[0, 0, 0] ^= np.uint64(1)
-    here.write(root / "other_labels", labels, PLAIN.truth()[1])
+    here.write(root / "other_labels", labels, place)
 
     def fingerprints(key: str | None = None, value: Any = None) -> dict[str, str]:
         tree = here.tree(MEDIUM)
@@ -465,9 +466,13 @@ def fingerprinted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Call
             elif value == "mask":
                 value = str(root / "mask")
             elif value == "roi":
-                begin, shape = nanometres(PLAIN.begin, Nm.of(PLAIN.size_nm)), (6, 14, 130)
-                ends = nanometres(shape, Nm.of(PLAIN.size_nm))
-                value = {"offset": [str(n) for n in begin], "shape": [str(n) for n in ends]}
+                begin, shape, size = PLAIN.begin, (6, 14, 130), Nm.of(PLAIN.size_nm)
+                if section == "evaluate":
+                    begin, shape = tuple(map(max, PLAIN.begin, place)), (2, 4, 10)
+                value = {
+                    "offset": [str(n) for n in nanometres(begin, size)],
+                    "shape": [str(n) for n in nanometres(shape, size)],
+                }
             tree["run"][section][name] = value
         plan = make_plan(checked_settings(tree, "the test"), here.folder / "runs")
         return {step.stage.name: step.stage.identity.fingerprint for step in plan.steps}
