@@ -266,6 +266,20 @@ def test_a_training_can_begin_with_the_weights_of_another(
         task_of(data, tmp_path, initial="nowhere")
 
 
+def test_beginning_anew_forgets_nothing_before_it_can_begin(data: Path, tmp_path: Path) -> None:
+    task = task_of(data, tmp_path, validation=None)
+    trained(task)
+    best = task.where.checkpoints / "best.safetensors"
+    impossible = task_of(data, tmp_path, validation=None, crop_vx=[12, 16, 20])
+    with pytest.raises(RoiError, match="must hold a crop"):
+        train_network(impossible, CPU, 0, lambda _: False, anew=True)
+    weights = read_tensors(best)
+    again = task_of(data, tmp_path, validation=None, initial=str(best))
+    train_network(again, CPU, 0, lambda progress: progress.step == 1, anew=True)
+    assert not best.exists()
+    assert read_tensors(again.where.training_state).keys() > {f"module.{n}" for n in weights}
+
+
 def test_a_loss_that_is_not_finite_stops_the_training(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

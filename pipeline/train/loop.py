@@ -60,17 +60,17 @@ def train_network(
     """
     train = task.train
     folder = task.where.checkpoints
-    if anew:
-        shutil.rmtree(folder, ignore_errors=True)
     state = TrainingState.new(task, device)
     saved = task.where.training_state
-    if saved.exists():
+    if saved.exists() and not anew:
         state.read(saved, task.identity)
     if state.step == train.steps:
         return state
     criterion = Criterion(train.loss, task.run.network, train.offsets)
-    # Checks that crops can be had, so it comes before anything is written.
+    # Checks that crops can be had, so it comes before anything is written or forgotten.
     source = Batches(task.data, train, workers, train.loss.cross_correlation > 0)
+    if anew:
+        shutil.rmtree(folder, ignore_errors=True)
     logbook = Logbook(folder, state.step)
     meter = Meter(state.seconds)
     compared = False
