@@ -18,6 +18,7 @@ NO_GPU = "no GPU"
 GPUS = Path("/proc/driver/nvidia/gpus")
 INSTRUCTIONS = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512f", "avx2", "avx", "fma")
 """Those that the kernels of torch are chosen by."""
+BF16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16"})
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,19 @@ class Hardware:
     """Instruction sets of a CPU, model of a GPU."""
     torch: str
     """Version."""
+
+    def multiplies_bf16(self) -> bool:
+        """Whether bf16 is computed at least as fast as fp32; a CPU that imitates it takes ages."""
+        return self.device == "cuda" or not BF16_INSTRUCTIONS.isdisjoint(self.processor.split())
+
+
+def bf16_refusal(setting: str) -> str:
+    """What to say where :meth:`Hardware.multiplies_bf16` is false."""
+    needed = " or ".join(sorted(BF16_INSTRUCTIONS))
+    return (
+        f"{setting} bf16 needs a GPU or a CPU with {needed}, and this CPU has neither\n"
+        f"Set {setting} to fp32."
+    )
 
 
 def present(device: Literal["auto", "cpu", "cuda"]) -> Hardware:

@@ -9,7 +9,7 @@ from pipeline.checkpoint import Header
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, NotFoundError
 from pipeline.geometry import BlockGrid, Offsets, nanometres
-from pipeline.hardware import NO_GPU, Hardware, present
+from pipeline.hardware import NO_GPU, Hardware, bf16_refusal, present
 from pipeline.inputs import Inputs
 from pipeline.patches import PatchGrid
 from pipeline.raw import RawScale
@@ -147,14 +147,11 @@ def as_possible(stage: PredictBlockwise) -> PredictBlockwise:
     """The stage, if it can be computed here.
 
     Raises:
-        ConfigError: it needs a GPU.
+        ConfigError: it needs a GPU, or a CPU with bf16.
     """
     hardware = stage.hardware
     if hardware.device == "cuda" and hardware.processor == NO_GPU:
         raise ConfigError("run.predict.device is cuda, and this machine has no GPU that is known")
-    if hardware.device == "cpu" and stage.precision == "bf16":
-        raise ConfigError(
-            "run.predict.precision bf16 needs a GPU, and this runs on the CPU\n"
-            "Set run.predict.precision=fp32."
-        )
+    if stage.precision == "bf16" and not hardware.multiplies_bf16():
+        raise ConfigError(bf16_refusal("run.predict.precision"))
     return stage

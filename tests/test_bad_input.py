@@ -57,6 +57,12 @@ def case(template: Path, tmp_path: Path) -> Case:
     return Case(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def plain_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows say what a CPU without bf16 refuses, whatever this one is."""
+    monkeypatch.setattr("pipeline.hardware.cpu_kind", lambda: "AuthenticAMD avx2 avx fma")
+
+
 @pytest.fixture
 def raised(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException]]:
     """What the command line raised before it became a message."""

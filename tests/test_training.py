@@ -369,8 +369,11 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     assert device_named("auto", "fp32") == CPU
     with pytest.raises(ConfigError, match="needs a GPU"):
         device_named("cuda", "fp32")
-    with pytest.raises(ConfigError, match="bf16 needs a GPU"):
+    monkeypatch.setattr("pipeline.hardware.cpu_kind", lambda: "AuthenticAMD avx2 avx fma")
+    with pytest.raises(ConfigError, match="bf16 needs a GPU or a CPU with amx_bf16"):
         device_named("auto", "bf16")
+    monkeypatch.setattr("pipeline.hardware.cpu_kind", lambda: "GenuineIntel amx_bf16 avx2")
+    assert device_named("auto", "bf16") == CPU
 
 
 def test_the_command_trains_resumes_and_begins_anew(

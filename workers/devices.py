@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from pipeline.errors import ConfigError
+from pipeline.hardware import bf16_refusal, present
 
 
 def device_named(
@@ -15,7 +16,7 @@ def device_named(
     """A device; ``auto`` is a GPU if there is one.
 
     Raises:
-        ConfigError: there is no GPU, or bf16 is asked of a CPU.
+        ConfigError: there is no GPU, or bf16 is asked of a CPU without it.
     """
     found = torch.cuda.is_available()
     if name == "cuda" and not found:
@@ -23,7 +24,7 @@ def device_named(
             "device cuda needs a GPU that PyTorch can use, found none\n"
             "Set device to auto or cpu, or see what nvidia-smi says."
         )
-    device = torch.device("cuda" if found and name != "cpu" else "cpu")
-    if precision == "bf16" and device.type == "cpu":
-        raise ConfigError("precision bf16 needs a GPU, this is a CPU\nSet precision to fp32.")
-    return device
+    chosen: Literal["cpu", "cuda"] = "cuda" if found and name != "cpu" else "cpu"
+    if precision == "bf16" and not present(chosen).multiplies_bf16():
+        raise ConfigError(bf16_refusal("precision"))
+    return torch.device(chosen)

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from pipeline.config.agglomerate import Agglomerate
+from pipeline.config.evaluate import Evaluate
 from pipeline.config.fields import (
-    MAX_COUNT,
     ArrayPath,
     OffsetList,
     Range,
@@ -15,11 +16,10 @@ from pipeline.config.fields import (
     Section,
     Sides,
     Sigma,
-    Threshold,
-    Thresholds,
     Width,
     name,
 )
+from pipeline.config.machine import Machine
 from pipeline.config.network import Network
 from pipeline.config.train import Train
 from pipeline.geometry import ZYX
@@ -63,7 +63,7 @@ class Predict(Section):
     """Write them too, as float16."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 on a GPU only."""
+    """bf16 on a GPU, or a CPU with amx_bf16 or avx512_bf16."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Of PyTorch, for each worker on a CPU. Another number rounds sums in another order."""
 
@@ -79,22 +79,6 @@ class Fragments(Section):
     """Standard deviation of the one that removes spurious minima."""
     wide_share: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Weight of the wide one in the heights."""
-
-
-class Agglomerate(Section):
-    method: Literal["mean_affinity"] = "mean_affinity"
-    threshold: Threshold = 0.5
-    """Merge while 1 - affinity is below this. Higher merges more, as in waterz."""
-    dust_vx: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
-    """Segments with fewer voxels become background."""
-
-
-class Evaluate(Section):
-    thresholds: Thresholds = tuple(n / 20 for n in range(1, 20))
-    """Score the segmentation of each, besides ``agglomerate.threshold``."""
-    roi: RoiNm | None = None
-    """Score there only, as where the network was not trained; wherever there is a truth if left
-    out."""
 
 
 class Run(Section):
@@ -130,38 +114,6 @@ class Run(Section):
                 f"network.features, which are {levels}; found {given}"
             )
         return self
-
-
-class Workers(Section):
-    """Who computes one blockwise stage."""
-
-    workers: Annotated[int, Field(ge=1, le=10_000)] = 1
-    block_vx: Sides = ZYX(64, 256, 256)
-    memory_gb: Annotated[float, Field(gt=0)] = 8.0
-    """What one worker may use; a stage that needs more is refused before it starts."""
-    timeout_s: Annotated[float, Field(gt=0, le=MAX_COUNT)] = 3600.0
-    """A block that takes longer is taken from its worker, which is killed."""
-    retries: Annotated[int, Field(ge=0, le=100)] = 2
-    """How often a failed block is tried again."""
-    max_restarts: Annotated[int, Field(ge=0, le=10_000)] = 10
-    """How many workers may die before the stage is given up."""
-
-
-class Machine(Section):
-    """How fast it is computed."""
-
-    runner: Literal["serial", "daisy"] = "daisy"
-    train_workers: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Processes that prepare batches; 0 prepares them between steps."""
-    predict: Workers = Workers(block_vx=ZYX(48, 192, 192))
-    """Blocks of whole tiles, ``patch_vx`` less twice ``crop_vx``, compute no patch twice."""
-    fragments: Workers = Workers()
-    edges: Workers = Workers()
-    relabel: Workers = Workers()
-    downsample: Workers = Workers()
-    evaluate: Workers = Workers()
-    agglomerate: Workers = Workers()
-    """Of the stages that see the whole graph; their block is the volume."""
 
 
 class Settings(Section):

@@ -165,7 +165,7 @@ class Train(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the moving average of the weights, which is what is validated and kept; 0: none."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 on a GPU only."""
+    """bf16 on a GPU, or a CPU with amx_bf16 or avx512_bf16."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = 2
     """Of PyTorch on a CPU. Another number rounds sums in another order."""

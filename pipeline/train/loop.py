@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.config import Train
 from pipeline.errors import DataError
-from pipeline.model.gate import refuse_rough
+from pipeline.model.gate import IN_TRAINING, refuse_rough
 from pipeline.model.losses import Criterion
 from pipeline.train.batches import Batch, Batches
 from pipeline.train.logbook import Logbook
@@ -168,9 +168,8 @@ def compare_precisions(
             full: Tensor = module(raw).full
             return full
 
-    refuse_rough(
-        output, task.run.network.head == "embedding", f"batches of {list(batch.raw.shape)}"
-    )
+    embeds = task.run.network.head == "embedding"
+    refuse_rough(output, embeds, f"batches of {list(batch.raw.shape)}", IN_TRAINING)
 
 
 def _undone(transformed: Tensor, batch: Batch) -> Tensor:
