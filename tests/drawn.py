@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from scipy.ndimage import gaussian_filter
 
-from pipeline.geometry import ZYX, Nm, Offsets, Roi
+from pipeline.geometry import ZYX, Nm, Offsets
 from pipeline.segment.affinities import affinities_from_labels
 from pipeline.spec import VolumeSpec
 from pipeline.tables import read_table
@@ -158,7 +158,7 @@ def results(run: Path) -> dict[str, str]:
     found = {}
     for array in sorted((run / "volumes.zarr").glob("*/s*")):
         volume = Volume.open(array).at_origin()
-        data = volume.read(Roi((0, 0, 0), volume.spec.shape))
+        data = volume.read(volume.roi)
         found[f"{array.parent.name}/{array.name}"] = digest_of(data)
     for table in sorted((run / "tables").glob("*/*/*.npz")):
         columns = read_table(table)

@@ -21,6 +21,8 @@ from tests.drawn import DIRECT, SHAPE
 
 PATCH_VX, CROP_VX = (8, 20, 24), (2, 4, 5)
 """Tiles of 4 x 12 x 14 voxels."""
+REACHING = (*DIRECT, (-2, 0, 0), (0, 4, 0), (0, 0, -5), (1, -2, 5))
+"""As far as the crop, in every direction; not what the networks were trained on."""
 
 
 def write_checkpoint(

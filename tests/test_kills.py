@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,8 @@ from pipeline.plan import Plan, Step
 from pipeline.rundir import RunDirectory
 from pipeline.stages.stage import Outcome, Process, Stage
 from pipeline.tables import read_table, write_table
-from tests.drawn import LONG, PEA, results, run_tree, write_inputs, write_run
+from tests.drawn import LONG, PEA, results, run_tree, write_inputs, write_run, write_volume
+from tests.predicted import drawn_raw, predict_tree, write_checkpoint
 from tests.tried import Tried, same
 from workers import cli
 from workers.block import LINE
@@ -60,8 +61,16 @@ class Killer:
         "downsample_blockwise_1": 2,
     }  # fmt: skip
 
-    def __init__(self, words: list[str], run: Path, ledger: Path, seed: int) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        run: Path,
+        ledger: Path,
+        seed: int,
+        quota: Mapping[str, int] = QUOTA,
+    ) -> None:
         self.words = words
+        self.quota = quota
         self.run = run
         self.ledger = ledger
         self.rng = np.random.default_rng(seed)
@@ -125,7 +134,7 @@ class Killer:
             assert not alive, f"alive {seconds} s after the {kind} was killed: {said}"
 
     def is_due(self, stage: str) -> bool:
-        return sum(kill.stage == stage for kill in self.kills) < self.QUOTA.get(stage, 0)
+        return sum(kill.stage == stage for kill in self.kills) < self.quota.get(stage, 0)
 
     def in_flight(self, pid: int) -> list[tuple[str, int, int]]:
         """Stage, block and process of a block that a worker has begun and not noted as done."""
@@ -208,6 +217,24 @@ def test_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     assert not again - lost, "blocks were done again that no kill had cut short"
     same(results(run), results(tmp_path / "undisturbed" / "small"))
     assert not list(run.rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_a_killed_prediction_ends_with_the_same_bits(tmp_path: Path) -> None:
+    raw = write_volume(tmp_path / "raw", drawn_raw((24, 96, 112)), "raw", digest="as ingested")
+    write_checkpoint(tmp_path / "w.safetensors")
+    tree = predict_tree(raw.path, tmp_path / "w.safetensors", block_vx=(8, 48, 56), workers=2)
+    tree["machine"]["predict"] |= {"retries": 2, "max_restarts": 100}
+    tree["machine"]["runner"] = "daisy"
+    words = ["run", "predict_blockwise", str(write_run(tmp_path / "run.yaml", tree)), "--runs"]
+    assert cli.main([*words, str(tmp_path / "undisturbed"), "--runner", "serial"]) == 0
+
+    run = tmp_path / "killed" / "small"
+    quota = {"predict_blockwise": 6}
+    killer = Killer([*words, str(tmp_path / "killed")], run, tmp_path / "kills.jsonl", 2, quota)
+    killer.go()
+    assert Counter(kill.kind for kill in killer.kills) == {"worker": 2, "driver": 2, "group": 2}
+    same(results(run), results(tmp_path / "undisturbed" / "small"))
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Pixel-embedded against direct affinities: one backbone, one budget, one post-processing.
 
-    python -m tests.bench.heads RAW.zarr LABELS.zarr [--steps N] [--seeds N] [--crop N]
+    python -m tests.bench.heads RAW.zarr LABELS.zarr [--steps N] [--seeds N] [--crop N] [--precision P]
 
 Trains each head from each seed by `configs/fib25.yaml` with fewer and smaller crops, and scores the
 last weights on the validation region, at the threshold that is best there. SCM alone and with EPM
@@ -43,6 +43,7 @@ def trained(options: argparse.Namespace, changes: list[str], seed: int, runs: Pa
             f"run.data.labels={options.labels}",
             f"run.train.seed={seed}",
             f"run.train.steps={options.steps}",
+            f"run.train.precision={options.precision}",
             f"run.train.validation.every={options.steps}",
             f"run.train.crop_vx=[{options.crop}, {options.crop}, {options.crop}]",
             *changes,
@@ -69,8 +70,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--crop", type=int, default=48)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     options = parser.parse_args()
-    print(f"{options.steps} steps of crops of {options.crop}^3, {options.seeds} seeds")
+    print(
+        f"{options.steps} steps of crops of {options.crop}^3, {options.precision}, {options.seeds} seeds"
+    )
     print(f"{'head':<36}{'VOI of each seed':<28}{'mean':>7}{'ARAND':>8}", flush=True)
     for name, changes in HEADS.items():
         found = []
