@@ -24,15 +24,22 @@ def sum_rows(keys: tuple[np.ndarray, ...], values: tuple[np.ndarray, ...]) -> li
     """
     if len(keys[0]) == 0:
         return [*keys, *values]
-    order = np.lexsort(keys[::-1])
-    sorted_keys = [key[order] for key in keys]
-    new = np.ones(len(order), bool)
-    new[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in sorted_keys])
-    starts = np.flatnonzero(new)
+    order, starts = grouped_rows(keys)
     return [
-        *(key[starts] for key in sorted_keys),
+        *(key[order[starts]] for key in keys),
         *(np.add.reduceat(value[order], starts) for value in values),
     ]
+
+
+def grouped_rows(keys: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The order that sorts rows by their keys, and where in it each distinct key begins."""
+    order = np.lexsort(keys[::-1])
+    new = np.zeros(len(order), bool)
+    new[:1] = True
+    for key in keys:
+        ordered = key[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+    return order, np.flatnonzero(new)
 
 
 @dataclass(frozen=True)
