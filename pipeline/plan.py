@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.config import Settings, Workers
 from pipeline.errors import ConfigError, LayoutError
+from pipeline.evaluate.border import Border
 from pipeline.geometry import ZYX, BlockGrid, Offsets, Roi, nanometres
 from pipeline.inputs import named_region, open_inputs
 from pipeline.plan_predict import prediction
@@ -176,13 +177,15 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
         if run.evaluate.roi is not None:
             what = "the region of the run, where there are labels"
             scored = named_region(run.evaluate.roi, size, "run.evaluate.roi", scored, what)
+        halo = Border.of(run.evaluate.border_nm, size).halo_vx
         scores = Evaluate(
             name="evaluate",
             run=where,
-            grid=BlockGrid(scored, machine.evaluate.block_vx),
+            grid=BlockGrid(scored, machine.evaluate.block_vx, halo, halo),
             upstream=(tree.identity,),
             contents=contents("labels"),
             truth=given.truth.path,
+            border_nm=run.evaluate.border_nm,
             threshold=run.agglomerate.threshold,
             thresholds=run.evaluate.thresholds,
             dust_vx=run.agglomerate.dust_vx,

@@ -9,7 +9,8 @@
       done/STAGE-FINGERPRINT/LAYOUT/*.jsonl   a line for each block that is done
       done/STAGE-FINGERPRINT/complete.json    there when every block is
       logs/STAGE/
-      scores.json
+      scores.json                             scores of the run and of its sweep
+      objects.json                            its worst splits and merges
 
 A block is done when its line is in a ledger. The line is written last, after the block's files are
 on disk, and lists their sizes and checksums. Ledgers are only appended to, one per process, so a
@@ -105,6 +106,10 @@ class RunDirectory:
     @property
     def scores(self) -> Path:
         return self.root / "scores.json"
+
+    @property
+    def objects(self) -> Path:
+        return self.root / "objects.json"
 
     @property
     def checkpoints(self) -> Path:

@@ -217,9 +217,9 @@ MISTAKES = (
     ),
     Mistake(
         "a truth without 0 in its counts",
-        "pipeline/evaluate/contingency.py",
-        "columns = (here_ids[keys // len(there_ids)], there_ids[keys % len(there_ids)])",
-        "columns = (here_ids[keys // len(there_ids)], there_ids[keys % len(there_ids)] | 1)",
+        "pipeline/evaluate/pairs.py",
+        "return PairRows(pairs[:, 0], pairs[:, 1],",
+        "return PairRows(pairs[:, 0], pairs[:, 1] | 1,",
         CONTINGENCY,
     ),
     Mistake(

@@ -426,6 +426,7 @@ FIRST_TOUCHED = {
     "agglomerate.threshold": (0.46, ("relabel_blockwise", "evaluate")),
     "agglomerate.dust_vx": (1, ("relabel_blockwise", "evaluate")),
     "evaluate.thresholds": ([0.2, 0.4], "evaluate"),
+    "evaluate.border_nm": (8.0, "evaluate"),
     "evaluate.roi": ("roi", "evaluate"),
 }
 NOT_A_CHOICE = {"agglomerate.method"}

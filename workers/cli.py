@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from pipeline.errors import ConfigError, PipelineError, StageError
+from workers.score_table import convention_lines, object_lines, score_line
 
 app = typer.Typer(
     name="pea",
@@ -29,6 +30,8 @@ notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wr
 USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 """click's ``ClickException``, or the copy of it that newer typers carry."""
 INTERRUPTED = 130
+MAX_BORDER_NM = 1000
+"""As ``run.evaluate.border_nm``."""
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file.")]
 Changes = Annotated[
@@ -225,15 +228,33 @@ def ingest(
 def evaluate(
     segmentation: Annotated[Path, typer.Argument(metavar="SEG", help="A Zarr array of labels.")],
     truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Another; 0 is unknown.")],
+    border: Annotated[
+        float,
+        typer.Option(
+            metavar="NM", help="Leave out voxels that near to another true object in their section."
+        ),
+    ] = 0.0,
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Say where the worst splits and merges are.")
+    ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, with the convention.")
+        bool, typer.Option("--json", help="Print JSON: all conventions defined, the worst objects.")
     ] = False,
 ) -> None:
-    """Score a segmentation: VOI in bits and adapted Rand error, truth 0 ignored."""
+    """Score a segmentation by several conventions; the first is scikit-image, truth 0 ignored."""
     from workers.score import score_volumes
 
-    scores = score_volumes(segmentation, truth, notes)
-    console.print(json.dumps(scores, indent=2) if as_json else score_line(scores))
+    if not 0 <= border <= MAX_BORDER_NM:
+        raise ConfigError(f"--border must be 0 to {MAX_BORDER_NM} nm, found {border:g}")
+    scores = score_volumes(segmentation, truth, border, notes)
+    if as_json:
+        console.print(json.dumps(scores, indent=2))
+        return
+    console.print(score_line(scores))
+    for line in convention_lines(scores["conventions"]):
+        console.print(line)
+    for line in object_lines(scores) if objects else ():
+        console.print(line)
 
 
 @app.command()
@@ -287,14 +308,6 @@ def demo(
     if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise ConfigError(f"--shape must be three positive numbers Z,Y,X, found {shape!r}")
     show(folder, ZYX.of(int(side) for side in sides), seed, console)
-
-
-def score_line(scores: dict[str, float]) -> str:
-    at = f"threshold {scores['threshold']:g}: " if "threshold" in scores else ""
-    return (
-        f"{at}VOI {scores['voi']:.4f} (split {scores['voi_split']:.4f} + "
-        f"merge {scores['voi_merge']:.4f}), ARAND {scores['arand']:.4f}"
-    )
 
 
 def lengths(text: str | None, option: str):  # type: ignore[no-untyped-def]

@@ -8,10 +8,13 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.errors import DataError
-from pipeline.evaluate.contingency import Contingency
-from pipeline.evaluate.scores import CONVENTION, Scores
+from pipeline.evaluate.border import Border
+from pipeline.evaluate.conventions import all_scores
+from pipeline.evaluate.objects import worst_objects
+from pipeline.evaluate.overlaps import Overlaps
 from pipeline.geometry import ZYX, BlockGrid, describe
 from pipeline.inputs import checked_labels
+from pipeline.stages.evaluate import PARTNERS, WORST_OBJECTS
 from pipeline.volume import Volume
 from workers.progress import progress_line
 
@@ -19,8 +22,13 @@ BLOCK_VX = ZYX(64, 256, 256)
 TABLES_AT_ONCE = 32
 
 
-def score_volumes(segmentation: Path, truth: Path, console: Console) -> dict[str, Any]:
-    """Scores where two volumes overlap, block by block.
+def score_volumes(
+    segmentation: Path, truth: Path, border_nm: float, console: Console
+) -> dict[str, Any]:
+    """Scores and worst objects where two volumes overlap, block by block.
+
+    Args:
+        border_nm: leave out voxels that near to another true object; see ``Border``.
 
     Raises:
         PipelineError: they are not labels on one voxel grid, or no voxel has a truth.
@@ -29,23 +37,28 @@ def score_volumes(segmentation: Path, truth: Path, console: Console) -> dict[str
     size = segments.spec.voxel_size_nm
     checked_labels(segments, size, segments.roi, "the segmentation")
     checked_labels(objects, size, segments.roi, "the truth", "the segmentation")
-    grid = BlockGrid(segments.roi.intersect(objects.roi), BLOCK_VX)
-    tables: list[Contingency] = []
+    border = Border.of(border_nm, size)
+    total = segments.roi.intersect(objects.roi)
+    grid = BlockGrid(total, BLOCK_VX, border.halo_vx, border.halo_vx)
+    tables: list[Overlaps] = []
     with progress_line(console, "evaluate", 0, len(grid)) as progress:
         for block in grid:
-            tables.append(Contingency.count(segments.read(block.write), objects.read(block.write)))
+            known = border.blanked(objects.read(block.read))[block.inner]
+            tables.append(Overlaps.count(segments.read(block.write), known, block.write.begin))
             if len(tables) == TABLES_AT_ONCE:
-                tables = [Contingency.sum_of(tables)]
+                tables = [Overlaps.sum_of(tables)]
             progress(block.index + 1, 0)
-    scores = Scores.of(Contingency.sum_of(tables))
-    if scores.num_voxels == 0:
+    overlaps = Overlaps.sum_of(tables)
+    if len(overlaps.without_truth(0)) == 0:
         raise DataError(
-            f"scores need voxels with a truth: {truth} is 0 in {describe(grid.total, size)}"
+            f"scores need voxels with a truth: {truth} is 0 in {describe(total, size)}"
+            + (f", or within {border_nm:g} nm of a border" if border_nm else "")
         )
     return {
-        **scores.as_dict(),
-        "convention": CONVENTION,
+        **all_scores(overlaps.contingency),
+        **worst_objects(overlaps, size, WORST_OBJECTS, PARTNERS),
         "segmentation": str(segmentation),
         "truth": str(truth),
-        "region": describe(grid.total, size),
+        "region": describe(total, size),
+        "border_nm": border_nm,
     }

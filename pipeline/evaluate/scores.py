@@ -1,10 +1,11 @@
 """Variation of information and adapted Rand error, from a contingency table.
 
-Convention: that of scikit-image with truth 0 ignored, which the PEA paper reports. Voxels whose
-true label is 0 are left out of the table and of every total; a predicted 0 is an ordinary segment.
-VOI is in bits. Split is H(segment | truth), one object in several segments; merge is
-H(truth | segment). ARAND is one minus the F-score of the pairs of voxels that share a segment.
-Precision and recall are what scikit-image documents; its 0.26 returns the two exchanged.
+Convention: that of scikit-image with truth 0 ignored, which the PEA paper reports; others stand
+beside it in ``conventions``. Voxels whose true label is 0 are left out of the table and of every
+total; a predicted 0 is an ordinary segment. VOI is in bits. Split is H(segment | truth), one object
+in several segments; merge is H(truth | segment). ARAND is one minus the F-score of the pairs of
+voxels that share a segment. Precision and recall are what scikit-image documents; its 0.26 returns
+the two exchanged.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ import numpy as np
 
 from pipeline.evaluate.contingency import Contingency
 
-CONVENTION = (
-    "scikit-image; voxels with truth 0 ignored; predicted 0 is an ordinary segment; VOI in bits; "
-    "ARAND from pairs without self-pairs, alpha 0.5"
-)
+HEADLINE = "scikit-image"
+"""The name of this convention."""
 
 
 @dataclass(frozen=True)
@@ -41,28 +40,21 @@ class Scores:
     def of(cls, table: Contingency) -> Scores:
         """Scores of a table; rows with truth 0 do not count."""
         table = table.without_truth(0)
-        counts = table.voxels.astype(np.float64)
-        if len(counts) == 0:
+        if len(table) == 0:
             nan = float("nan")
             return cls(nan, nan, nan, nan, nan, nan, 0, 0, 0)
-        segment = _totals(table.segment, counts)
-        truth = _totals(table.truth, counts)
-        total = float(counts.sum())
-        split = float(np.sum(counts * np.log2(truth.each / counts))) / total
-        merge = float(np.sum(counts * np.log2(segment.each / counts))) / total
-        together, in_segment, in_truth = (
-            float(np.sum(c * c) - total) for c in (counts, segment.distinct, truth.distinct)
-        )
-        precision, recall = _ratio(together, in_segment), _ratio(together, in_truth)
+        sums = Sums.of(table)
+        split, merge = sums.entropies()
+        together, in_segment, in_truth = (square - sums.total for square in sums.squares())
         return cls(
             voi_split=split,
             voi_merge=merge,
             voi=split + merge,
-            arand=1.0 - _ratio(2.0 * together, in_segment + in_truth),
-            arand_precision=precision,
-            arand_recall=recall,
-            num_segments=len(segment.distinct),
-            num_objects=len(truth.distinct),
+            arand=1.0 - ratio(2.0 * together, in_segment + in_truth),
+            arand_precision=ratio(together, in_segment),
+            arand_recall=ratio(together, in_truth),
+            num_segments=len(sums.segment.distinct),
+            num_objects=len(sums.truth.distinct),
             num_voxels=int(table.voxels.sum()),
         )
 
@@ -71,19 +63,62 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class _Totals:
+class Totals:
+    """How large the objects of one side are."""
+
     each: np.ndarray
     """For each row of the table, the voxels of its id."""
     distinct: np.ndarray
-    """The voxels of each id once."""
+    """The voxels of each id once, ids ascending."""
+
+    @classmethod
+    def of(cls, ids: np.ndarray, counts: np.ndarray) -> Totals:
+        _, index = np.unique(ids, return_inverse=True)
+        distinct = np.bincount(index, weights=counts)
+        return cls(distinct[index], distinct)
 
 
-def _totals(ids: np.ndarray, counts: np.ndarray) -> _Totals:
-    _, index = np.unique(ids, return_inverse=True)
-    distinct = np.bincount(index, weights=counts)
-    return _Totals(distinct[index], distinct)
+@dataclass(frozen=True)
+class Sums:
+    """The sums that every score is made of; whole numbers in float64."""
+
+    counts: np.ndarray
+    """Voxels of each row."""
+    segment: Totals
+    truth: Totals
+    total: float
+
+    @classmethod
+    def of(cls, table: Contingency) -> Sums:
+        counts = table.voxels.astype(np.float64)
+        return cls(
+            counts,
+            Totals.of(table.segment, counts),
+            Totals.of(table.truth, counts),
+            float(counts.sum()),
+        )
+
+    def entropies(self) -> tuple[float, float]:
+        """Split, H(segment | truth), and merge, H(truth | segment), in bits."""
+        split, merge = (
+            float(np.sum(self.counts * np.log2(side.each / self.counts))) / self.total
+            for side in (self.truth, self.segment)
+        )
+        return split, merge
+
+    def squares(self) -> tuple[float, float, float]:
+        """Sums of the squared voxels of rows, of segments, and of true objects.
+
+        They count the ordered pairs of voxels, those of a voxel with itself too, that share both,
+        a segment, or an object.
+        """
+        rows, segment, truth = (
+            float(np.sum(voxels * voxels))
+            for voxels in (self.counts, self.segment.distinct, self.truth.distinct)
+        )
+        return rows, segment, truth
 
 
-def _ratio(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
     """1 where there are no pairs at all: nothing is wrong."""
     return part / whole if whole else 1.0

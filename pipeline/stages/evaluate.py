@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.errors import DataError
-from pipeline.evaluate.contingency import Contingency
-from pipeline.evaluate.scores import CONVENTION, Scores
+from pipeline.evaluate.border import Border
+from pipeline.evaluate.conventions import all_scores
+from pipeline.evaluate.objects import worst_objects
+from pipeline.evaluate.overlaps import Overlaps
+from pipeline.evaluate.scores import HEADLINE, Scores
 from pipeline.geometry import Block, describe
 from pipeline.rundir import write_json
 from pipeline.stages.agglomerate import read_tree
@@ -19,17 +22,22 @@ from pipeline.stages.stage import Outcome, Process, Stage
 from pipeline.tables import read_table, write_table
 from pipeline.volume import Volume
 
+WORST_OBJECTS = 100
+"""How many splits and merges ``objects.json`` lists, each with its largest ``PARTNERS``."""
+PARTNERS = 5
+
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
     """Counts fragments against the truth in each block; relabels and scores the sum of the counts.
 
-    The grid covers what fragments and truth have in common.
+    The grid covers what fragments and truth have in common; its halo is that of the border.
     """
 
     revision: ClassVar[int] = 1
 
     truth: Path
+    border_nm: float
     threshold: float
     thresholds: tuple[float, ...]
     dust_vx: int
@@ -37,6 +45,7 @@ class Evaluate(Stage):
     @property
     def parameters(self) -> Mapping[str, Any]:
         return {
+            "border_nm": self.border_nm,
             "threshold": self.threshold,
             "thresholds": list(self.thresholds),
             "dust_vx": self.dust_vx,
@@ -45,60 +54,81 @@ class Evaluate(Stage):
 
     @property
     def memory_bytes(self) -> int:
-        return math.prod(self.grid.block_vx) * 40
+        halo = zip(self.grid.block_vx, self.grid.below_vx, self.grid.above_vx, strict=True)
+        return math.prod(map(sum, halo)) * 40
 
     @contextmanager
     def open(self) -> Iterator[Process]:
         fragments = Volume.open(self.run.volume("fragments"))
         truth = Volume.open(self.truth)
+        border = Border.of(self.border_nm, truth.spec.voxel_size_nm)
 
         def process(block: Block) -> Outcome:
-            counts = Contingency.count(fragments.read(block.write), truth.read(block.write))
-            write_table(self.table(block), counts.columns())
-            return Outcome(filled=int(counts.without_truth(0).voxels.sum()))
+            objects = border.blanked(truth.read(block.read))[block.inner]
+            overlaps = Overlaps.count(fragments.read(block.write), objects, block.write.begin)
+            write_table(self.table(block), overlaps.columns())
+            return Outcome(filled=int(overlaps.without_truth(0).voxels.sum()))
 
         yield process
 
     def finish(self) -> None:
-        """Write ``scores.json``: the run's threshold on top, then every other one.
+        """Write ``scores.json``, the run's segmentation on top, then every threshold; and
+        ``objects.json``, its worst splits and merges.
 
         Raises:
             DataError: no voxel has a truth.
         """
-        counts = Contingency.sum_of(
-            Contingency.of(read_table(self.table(block))) for block in self.grid
+        overlaps = Overlaps.sum_of(
+            Overlaps.of(read_table(self.table(block))) for block in self.grid
         )
-        if len(counts.without_truth(0)) == 0:
+        size = Volume.open(self.truth).spec.voxel_size_nm
+        region = describe(self.grid.total, size)
+        if len(overlaps.without_truth(0)) == 0:
             raise DataError(
-                f"scores need voxels with a truth: {self.truth} is 0 everywhere in "
-                f"{describe(self.grid.total, Volume.open(self.truth).spec.voxel_size_nm)}\n"
-                "Score a region that is labelled: run.evaluate.roi."
+                f"scores need voxels with a truth: {self.truth} is 0 everywhere in {region}"
+                + (f", or within {self.border_nm:g} nm of a border" if self.border_nm else "")
+                + "\nScore a region that is labelled: run.evaluate.roi."
             )
         (path,) = self.run.complete_tables(self.upstream[0])
         tree, sizes = read_tree(path)
+        counts = overlaps.contingency
 
         def scores_at(threshold: float) -> dict[str, float]:
             segments = tree.cut(threshold, sizes, self.dust_vx)
             return {"threshold": threshold} | Scores.of(counts.relabel(segments)).as_dict()
 
         swept = [scores_at(threshold) for threshold in self.thresholds]
-        size = Volume.open(self.truth).spec.voxel_size_nm
+        segments = overlaps.relabel(tree.cut(self.threshold, sizes, self.dust_vx))
+        about = {
+            "truth": str(self.truth),
+            "region": region,
+            "border_nm": self.border_nm,
+            "dust_vx": self.dust_vx,
+            "fingerprint": self.identity.fingerprint,
+        }
+        write_json(
+            self.run.objects,
+            {
+                "threshold": self.threshold,
+                "convention": HEADLINE,
+                **worst_objects(segments, size, WORST_OBJECTS, PARTNERS),
+                **about,
+            },
+        )
         write_json(
             self.run.scores,
             {
-                **scores_at(self.threshold),
+                "threshold": self.threshold,
+                **all_scores(segments.contingency),
                 "best": min(swept, key=lambda scores: scores["voi"]),
                 "thresholds": swept,
-                "convention": CONVENTION,
-                "truth": str(self.truth),
-                "region": describe(self.grid.total, size),
-                "dust_vx": self.dust_vx,
-                "fingerprint": self.identity.fingerprint,
+                **about,
             },
         )
 
     def results(self) -> list[Path]:
-        return [self.run.scores]
+        return [self.run.scores, self.run.objects]
 
     def remove_outputs(self) -> None:
-        self.run.scores.unlink(missing_ok=True)
+        for path in self.results():
+            path.unlink(missing_ok=True)
