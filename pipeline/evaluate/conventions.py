@@ -116,7 +116,8 @@ def _snemi_arand(table: Contingency) -> float | None:
     together, in_segment, _ = Sums.of(found).squares()
     in_truth = Sums.of(known).squares()[2]
     # 2 p r / (p + r), with p and r the shares of what is together.
-    return 1.0 - ratio(2.0 * (together + alone), in_segment + alone + in_truth)
+    # Beyond 2^53 pairs sums are rounded, and a perfect score may fall just below 0.
+    return max(0.0, 1.0 - ratio(2.0 * (together + alone), in_segment + alone + in_truth))
 
 
 IGNORED = "ignored"
