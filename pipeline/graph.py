@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -58,49 +58,64 @@ class Table:
 
 
 @dataclass(frozen=True)
-class RegionGraph(Table):
-    """Contacts between fragments, all columns uint64.
+class Sums(Table):
+    """A table of uint64 whose first columns are keys, sorted and distinct; the others add."""
+
+    KEYS: ClassVar[int]
+
+    @classmethod
+    def sum_of(cls, tables: Iterable[Self]) -> Self:
+        """The table of all blocks together."""
+        parts = list(tables)
+        columns = [
+            np.concatenate([np.zeros(0, np.uint64)] + [getattr(part, field.name) for part in parts])
+            for field in fields(cls)
+        ]
+        return cls(*sum_rows(tuple(columns[: cls.KEYS]), tuple(columns[cls.KEYS :])))
+
+
+@dataclass(frozen=True)
+class RegionGraph(Sums):
+    """Contacts between fragments.
 
     A mean affinity is a quotient of these columns at the very end, never an average of averages.
     """
+
+    KEYS: ClassVar[int] = 2
 
     u: np.ndarray
     v: np.ndarray
     direct_sum: np.ndarray
     """Sum of uint8 affinities over the direct neighbour pairs that join the two fragments."""
     direct_count: np.ndarray
+    across_count: np.ndarray
+    """Those of them that join two sections."""
     long_sum: np.ndarray
-    """The same over the long-range offsets."""
+    """Sum and count over the long-range offsets."""
     long_count: np.ndarray
-
-    @classmethod
-    def sum_of(cls, graphs: Iterable[RegionGraph]) -> RegionGraph:
-        """The graph of all blocks together."""
-        parts = list(graphs)
-        columns = {
-            field.name: np.concatenate(
-                [np.zeros(0, np.uint64)] + [getattr(p, field.name) for p in parts]
-            )
-            for field in fields(cls)
-        }
-        u, v, *values = columns.values()
-        return cls(*sum_rows((u, v), tuple(values)))
 
 
 @dataclass(frozen=True)
-class FragmentSizes(Table):
-    """Voxels of each fragment, sorted by fragment; both columns uint64."""
+class Histograms(Sums):
+    """How many direct neighbour pairs that join two fragments have each affinity."""
+
+    KEYS: ClassVar[int] = 3
+
+    u: np.ndarray
+    v: np.ndarray
+    bin: np.ndarray
+    """The uint8 affinity; bins without contacts have no row."""
+    contacts: np.ndarray
+
+
+@dataclass(frozen=True)
+class FragmentSizes(Sums):
+    """Voxels of each fragment."""
+
+    KEYS: ClassVar[int] = 1
 
     fragment: np.ndarray
     size_vx: np.ndarray
-
-    @classmethod
-    def sum_of(cls, tables: Iterable[FragmentSizes]) -> FragmentSizes:
-        parts = list(tables)
-        empty = [np.zeros(0, np.uint64)]
-        fragment = np.concatenate(empty + [part.fragment for part in parts])
-        size = np.concatenate(empty + [part.size_vx for part in parts])
-        return cls(*sum_rows((fragment,), (size,)))
 
 
 @dataclass(frozen=True)
@@ -131,6 +146,17 @@ class MergeTree(Table):
     """Smallest fragment id of the region merged into it, uint64."""
     score: np.ndarray
     """1 - affinity of the merge, float64, never decreasing: low scores merge first."""
+
+    @classmethod
+    def of_partition(cls, assignment: Assignment) -> MergeTree:
+        """Of a partition, which has no order: every merge has score 0.
+
+        Args:
+            assignment: a segment is named after its smallest fragment.
+        """
+        merged = assignment.segment != assignment.fragment
+        a, b = assignment.segment[merged], assignment.fragment[merged]
+        return cls(a, b, np.zeros(len(a)))
 
     def cut(self, threshold: float, sizes: FragmentSizes, dust_vx: int = 0) -> Assignment:
         """Segments when every merge with a score below the threshold is made.

@@ -24,6 +24,7 @@ class Contact:
 
     direct_sum: int = 0
     direct_count: int = 0
+    across_count: int = 0
     long_sum: int = 0
     long_count: int = 0
 
@@ -180,10 +181,24 @@ def region_edges(
             if channel < 3:
                 contact.direct_sum += values[channel][z][y][x]
                 contact.direct_count += 1
+                contact.across_count += channel == 0
             else:
                 contact.long_sum += values[channel][z][y][x]
                 contact.long_count += 1
     return dict(sorted(edges.items()))
+
+
+def histograms(affinities: np.ndarray, fragments: np.ndarray) -> dict[Edge, dict[int, int]]:
+    """How many direct contacts of each edge have which affinity, by nested loops; sorted."""
+    found: dict[Edge, Counter[int]] = {}
+    for axis, voxel in product(range(3), voxels(fragments.shape)):
+        below = plus(voxel, [-int(axis == other) for other in range(3)])
+        if not is_in(below, fragments.shape):
+            continue
+        one, other = sorted((int(fragments[voxel]), int(fragments[below])))
+        if one != other and one != 0:
+            found.setdefault((one, other), Counter())[int(affinities[(axis, *voxel)])] += 1
+    return {edge: dict(sorted(counts.items())) for edge, counts in sorted(found.items())}
 
 
 def sizes(fragments: np.ndarray) -> dict[int, int]:

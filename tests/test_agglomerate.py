@@ -32,7 +32,8 @@ def graph_of(edges: Mapping[oracles.Edge, tuple[float, int]]) -> RegionGraph:
     u, v = (np.array([edge[end] for edge in ordered], np.uint64) for end in (0, 1))
     total = np.array([edges[edge][0] for edge in ordered])
     count = np.array([edges[edge][1] for edge in ordered], np.uint64)
-    return RegionGraph(u, v, total, count, np.zeros_like(count), np.zeros_like(count))
+    none = np.zeros_like(count)
+    return RegionGraph(u, v, total, count, none, none, none)
 
 
 def rows(tree: MergeTree) -> list[oracles.Merge]:
@@ -72,7 +73,7 @@ def test_of_equal_contacts_the_one_with_the_smallest_edge_goes_first():
 
 def test_long_range_contacts_alone_do_not_merge():
     none, some = np.zeros(1, np.uint64), np.full(1, 9, np.uint64)
-    graph = RegionGraph(np.array([1], "u8"), np.array([2], "u8"), none, none, some, some)
+    graph = RegionGraph(np.array([1], "u8"), np.array([2], "u8"), none, none, none, some, some)
     assert rows(mean_affinity_tree(graph)) == []
 
 

@@ -7,20 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.geometry import Offsets
-from pipeline.graph import RegionGraph
-from pipeline.segment.edges import fragment_sizes, region_edges
+from pipeline.graph import Histograms, RegionGraph
+from pipeline.segment.edges import contact_histograms, fragment_sizes, region_edges
 from tests import oracles
 
 DIRECT = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
 
 
-def rows(graph: RegionGraph) -> list[tuple[int, ...]]:
+def rows(graph: RegionGraph | Histograms) -> list[tuple[int, ...]]:
     return list(zip(*(column.tolist() for column in graph.columns().values()), strict=True))
 
 
 def twin_rows(affinities, fragments, vectors) -> list[tuple[int, ...]]:
     return [
-        (*edge, c.direct_sum, c.direct_count, c.long_sum, c.long_count)
+        (*edge, c.direct_sum, c.direct_count, c.across_count, c.long_sum, c.long_count)
         for edge, c in oracles.region_edges(affinities, fragments, vectors).items()
     ]
 
@@ -33,9 +33,9 @@ def test_sums_and_counts_of_a_drawn_row():
     affinities[3, 0, 0] = [255, 255, 255, 8, 16, 32, 64]
     offsets = Offsets.of([*DIRECT, (0, 0, -3)])
     assert rows(region_edges(affinities, fragments, offsets)) == [
-        (1, 2, 90, 1, 8 + 64, 2),
-        (1, 3, 30, 1, 0, 0),
-        (2, 3, 0, 0, 32, 1),
+        (1, 2, 90, 1, 0, 8 + 64, 2),
+        (1, 3, 30, 1, 0, 0, 0),
+        (2, 3, 0, 0, 0, 32, 1),
     ]
 
 
@@ -46,7 +46,7 @@ def test_a_pair_belongs_to_the_block_that_owns_its_voxel():
     lower = region_edges(affinities, fragments, Offsets(), (whole, whole, slice(0, 1)))
     upper = region_edges(affinities, fragments, Offsets(), (whole, whole, slice(1, 2)))
     assert rows(lower) == []
-    assert rows(upper) == [(1, 2, 77, 1, 0, 0)]
+    assert rows(upper) == [(1, 2, 77, 1, 0, 0, 0)]
 
 
 def test_what_is_stored_at_a_voxel_without_partner_is_never_read():
@@ -65,6 +65,14 @@ def test_what_is_stored_at_a_voxel_without_partner_is_never_read():
     )
 
 
+def twin_histograms(affinities, fragments) -> list[tuple[int, ...]]:
+    return [
+        (*edge, affinity, contacts)
+        for edge, counts in oracles.histograms(affinities, fragments).items()
+        for affinity, contacts in counts.items()
+    ]
+
+
 def test_a_graph_outgrows_its_first_hash_table():
     rng = np.random.default_rng(5)
     fragments = rng.permutation(12**3).reshape(12, 12, 12).astype(np.uint64) * np.uint64(2**50)
@@ -72,6 +80,9 @@ def test_a_graph_outgrows_its_first_hash_table():
     found = rows(region_edges(affinities, fragments, Offsets()))
     assert len(found) > 4000
     assert found == twin_rows(affinities, fragments, DIRECT)
+    bins = rows(contact_histograms(affinities, fragments))
+    assert len(bins) > 4000
+    assert bins == twin_histograms(affinities, fragments)
 
 
 @given(
@@ -92,7 +103,10 @@ def test_edges_and_sizes_are_those_of_the_twin(shape, more, distinct, seed):
     affinities = rng.integers(0, 256, (len(vectors), *shape)).astype(np.uint8)
     graph = region_edges(affinities, fragments, Offsets.of(vectors))
     assert rows(graph) == twin_rows(affinities, fragments, vectors)
-    assert {column.dtype for column in graph.columns().values()} == {np.dtype(np.uint64)}
+    histograms = contact_histograms(affinities, fragments)
+    assert rows(histograms) == twin_histograms(affinities, fragments)
+    for table in (graph, histograms):
+        assert {column.dtype for column in table.columns().values()} == {np.dtype(np.uint64)}
     sizes = fragment_sizes(fragments)
     assert dict(zip(sizes.fragment.tolist(), sizes.size_vx.tolist(), strict=True)) == (
         oracles.sizes(fragments)

@@ -16,11 +16,11 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.evaluate.contingency import Contingency
 from pipeline.geometry import ZYX, Block, BlockGrid, Nm, Offsets, Roi
-from pipeline.graph import Assignment, FragmentSizes, MergeTree, RegionGraph
+from pipeline.graph import Assignment, FragmentSizes, Histograms, MergeTree, RegionGraph
 from pipeline.segment import basins
 from pipeline.segment.agglomerate import mean_affinity_tree
 from pipeline.segment.downsample import most_frequent
-from pipeline.segment.edges import fragment_sizes, region_edges
+from pipeline.segment.edges import contact_histograms, fragment_sizes, region_edges
 from pipeline.segment.fragments import FragmentRule, block_fragments, fragments, heights
 from tests import oracles
 
@@ -284,10 +284,10 @@ def drawn_ids(tiling: Tiling, distinct: int) -> np.ndarray:
 
 def columns_of(edges: dict[oracles.Edge, oracles.Contact]) -> RegionGraph:
     rows = [
-        (u, v, c.direct_sum, c.direct_count, c.long_sum, c.long_count)
+        (u, v, c.direct_sum, c.direct_count, c.across_count, c.long_sum, c.long_count)
         for (u, v), c in edges.items()
     ]
-    return RegionGraph(*np.array(rows, np.uint64).reshape(-1, 6).T)
+    return RegionGraph(*np.array(rows, np.uint64).reshape(-1, 7).T)
 
 
 def assert_equal_tables(found, expected):
@@ -330,6 +330,31 @@ def test_edges_do_not_depend_on_the_tiling(tiling, vectors, distinct, drawn):
     )
     assert all(u < v for u, v in zip(graph.u, graph.v, strict=True))
     assert all(a < b for a, b in pairwise(zip(graph.u.tolist(), graph.v.tolist(), strict=True)))
+
+
+def tiled_histograms(tiling: Tiling, affinities: np.ndarray, labels: np.ndarray) -> Histograms:
+    """As ``HistogramsBlockwise``."""
+    _, blocks = tiling.blocks(Offsets().halo_below_vx, Offsets().halo_above_vx)
+    tables = []
+    for block in blocks:
+        here = labels[tiling.index(block.read)]
+        values = np.zeros((3, *here.shape), np.uint8)
+        values[(slice(None), *block.inner)] = affinities[(slice(3), *tiling.index(block.write))]
+        tables.append(contact_histograms(values, here, block.inner))
+    return Histograms.sum_of(tables)
+
+
+@given(tilings(longest=(3, 5, 11)), st.sampled_from((1, 4, 30)), some_affinities)
+def test_histograms_do_not_depend_on_the_tiling(tiling, distinct, drawn):
+    affinities, labels = drawn_affinities(tiling, 3, *drawn), drawn_ids(tiling, distinct)
+    rows = [
+        (*edge, affinity, contacts)
+        for edge, counts in oracles.histograms(affinities, labels).items()
+        for affinity, contacts in counts.items()
+    ]
+    expected = Histograms(*np.array(rows, np.uint64).reshape(-1, 4).T)
+    assert_equal_tables(tiled_histograms(tiling, affinities, labels), expected)
+    assert_equal_tables(contact_histograms(affinities, labels), expected)
 
 
 # Scores and coarser levels
