@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from pipeline.evaluate.scores import HEADLINE, Scores
 from pipeline.geometry import Block, describe
 from pipeline.rundir import write_json
 from pipeline.stages.agglomerate import read_tree
-from pipeline.stages.stage import Outcome, Process, Stage
+from pipeline.stages.stage import Outcome, Process, Stage, Sum
 from pipeline.tables import read_table, write_table
 from pipeline.volume import Volume
 
@@ -71,16 +72,16 @@ class Evaluate(Stage):
 
         yield process
 
-    def finish(self) -> None:
-        """Write ``scores.json``, the run's segmentation on top, then every threshold; and
-        ``objects.json``, its worst splits and merges.
+    def finish(self, total: Sum) -> None:
+        """Write ``scores.json``, the run's segmentation on top, then the sweep of thresholds, drawn
+        in ``sweep.png``; and ``objects.json``, the run's worst splits and merges.
 
         Raises:
             DataError: no voxel has a truth.
         """
-        overlaps = Overlaps.sum_of(
-            Overlaps.of(read_table(self.table(block))) for block in self.grid
-        )
+        from pipeline.report.sweep import draw_sweep  # matplotlib: slow to load, and not for blocks
+
+        overlaps = total(_overlaps_in, Overlaps.sum_of, [self.table(block) for block in self.grid])
         size = Volume.open(self.truth).spec.voxel_size_nm
         region = describe(self.grid.total, size)
         if len(overlaps.without_truth(0)) == 0:
@@ -115,20 +116,26 @@ class Evaluate(Stage):
                 **about,
             },
         )
+        scores = {"threshold": self.threshold, **all_scores(segments.contingency)}
+        title = f"{self.run.root.name}: {region}"
+        draw_sweep(swept, scores, "threshold", self.run.sweep_picture, title)
         write_json(
             self.run.scores,
             {
-                "threshold": self.threshold,
-                **all_scores(segments.contingency),
-                "best": min(swept, key=lambda scores: scores["voi"]),
+                **scores,
+                "best": {key: min(swept, key=itemgetter(key)) for key in ("voi", "arand")},
                 "thresholds": swept,
                 **about,
             },
         )
 
     def results(self) -> list[Path]:
-        return [self.run.scores, self.run.objects]
+        return [self.run.scores, self.run.objects, self.run.sweep_picture]
 
     def remove_outputs(self) -> None:
         for path in self.results():
             path.unlink(missing_ok=True)
+
+
+def _overlaps_in(path: Path) -> Overlaps:
+    return Overlaps.of(read_table(path))
