@@ -10,6 +10,7 @@
       done/STAGE-FINGERPRINT/complete.json    there when every block is
       logs/STAGE/
       scores.json                             scores of the run and of its sweep
+      sweep.png                               the sweep, drawn
       objects.json                            its worst splits and merges
 
 A block is done when its line is in a ledger. The line is written last, after the block's files are
@@ -106,6 +107,10 @@ class RunDirectory:
     @property
     def scores(self) -> Path:
         return self.root / "scores.json"
+
+    @property
+    def sweep_picture(self) -> Path:
+        return self.root / "sweep.png"
 
     @property
     def objects(self) -> Path:
