@@ -60,3 +60,8 @@ class StageError(PipelineError, RuntimeError):
 
 class CheckpointError(PipelineError, ValueError):
     """A file does not hold the weights of a network that this project can build."""
+
+
+def first_line(error: Exception) -> str:
+    """A library's error in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

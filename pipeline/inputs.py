@@ -19,6 +19,7 @@ from pipeline.errors import (
     ShapeError,
 )
 from pipeline.geometry import Nm, Offsets, Roi, describe, voxels
+from pipeline.location import Location
 from pipeline.volume import Volume
 
 
@@ -81,7 +82,7 @@ def open_inputs(data: Data, root: Path) -> Inputs:
     return Inputs(source, offsets, mask, truth, roi, contents)
 
 
-def refuse_nested(root: Path, inputs: Sequence[Path | None]) -> None:
+def refuse_nested(root: Path, inputs: Sequence[Location | None]) -> None:
     """Raise if a run would write into its inputs, or read what it writes.
 
     Raises:
@@ -94,7 +95,7 @@ def refuse_nested(root: Path, inputs: Sequence[Path | None]) -> None:
             "Choose another run.name, or another place with --runs."
         )
     for path in inputs:
-        if path is None:
+        if not isinstance(path, Path):
             continue
         source = path.resolve()
         if place.is_relative_to(source) or source.is_relative_to(place):

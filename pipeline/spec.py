@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import MetadataError, ShapeError
 from pipeline.geometry import ZYX, Nm, Offsets, Roi, checked_voxel_size, voxels
+from pipeline.location import Location
 from pipeline.ngff import AXES, first_multiscale, level_names, level_place
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class VolumeSpec:
         return attributes
 
 
-def read_spec(array: zarr.Array[Any], group: Mapping[str, Any], where: Path) -> VolumeSpec:
+def read_spec(array: zarr.Array[Any], group: Mapping[str, Any], where: Location) -> VolumeSpec:
     """What an array is, from its attributes or those of its multiscale group.
 
     Raises:
@@ -131,7 +131,7 @@ def read_spec(array: zarr.Array[Any], group: Mapping[str, Any], where: Path) -> 
 
 
 def _check_axes(
-    array: zarr.Array[Any], attributes: Mapping[str, Any], group: Mapping[str, Any], where: Path
+    array: zarr.Array[Any], attributes: Mapping[str, Any], group: Mapping[str, Any], where: Location
 ) -> None:
     """Raise if anything says that the axes are not z, y, x in nm."""
     names = [str(name).rstrip("^") for name in attributes.get("axis_names", [])]
@@ -148,7 +148,7 @@ def _check_axes(
         )
 
 
-def _refuse_other_order(names: Sequence[object], source: str, where: Path) -> None:
+def _refuse_other_order(names: Sequence[object], source: str, where: Location) -> None:
     """Raise if the last three axes have the names z, y, x in another order."""
     last = [str(name).rstrip("^").lower() for name in names][-3:]
     if sorted(last) == sorted(AXES) and last != list(AXES):
@@ -159,7 +159,7 @@ def _refuse_other_order(names: Sequence[object], source: str, where: Path) -> No
 
 
 def _place(
-    array: zarr.Array[Any], attributes: Mapping[str, Any], group: Mapping[str, Any], where: Path
+    array: zarr.Array[Any], attributes: Mapping[str, Any], group: Mapping[str, Any], where: Location
 ) -> tuple[Nm, Nm]:
     """Voxel size and offset: of the array itself, else of its multiscale group."""
     sizes = {

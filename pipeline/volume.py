@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
-from zarr.errors import BaseZarrError
+from zarr.errors import BaseZarrError, ContainsArrayError, GroupNotFoundError
 
 from pipeline.errors import (
     DataError,
@@ -31,10 +31,20 @@ from pipeline.errors import (
     PipelineError,
     RoiError,
     ShapeError,
+    first_line,
 )
 from pipeline.geometry import Nm, Roi, describe, slices
+from pipeline.location import Location, server_errors, zarr_store
 from pipeline.ngff import AXES, first_multiscale, level_names, level_place, multiscales
 from pipeline.spec import VolumeSpec, chunk_of, read_spec
+
+Errors = tuple[type[Exception], ...]
+READ_ERRORS: Errors = (BaseZarrError, ValueError, RuntimeError, EOFError, OSError)
+"""What zarr raises of damaged chunks."""
+OPEN_ERRORS: Errors = (
+    BaseZarrError, ValueError, TypeError, KeyError, OSError, NotImplementedError,
+)  # fmt: skip
+"""What zarr raises of damaged metadata."""
 
 
 class Volume:
@@ -44,7 +54,7 @@ class Volume:
     processes that write different boxes never touch one file.
     """
 
-    def __init__(self, path: Path, array: zarr.Array[Any], spec: VolumeSpec) -> None:
+    def __init__(self, path: Location, array: zarr.Array[Any], spec: VolumeSpec) -> None:
         self.path = path
         self.spec = spec
         self._array = array
@@ -91,8 +101,8 @@ class Volume:
         return cls(target, array, spec)
 
     @classmethod
-    def open(cls, path: Path, level: int = 0, writable: bool = False) -> Volume:
-        """Open an array, or a level of a multiscale group, of Zarr v2 or v3.
+    def open(cls, path: Location, level: int = 0, writable: bool = False) -> Volume:
+        """Open an array, or a level of a multiscale group, of Zarr v2 or v3; on a server to read.
 
         Raises:
             NotFoundError: nothing there; FormatError: not a readable array; DtypeError: not of
@@ -177,7 +187,7 @@ class Volume:
             )
         try:
             return np.asarray(self._array[self._index(roi, channels)])
-        except (BaseZarrError, ValueError, RuntimeError, EOFError, OSError) as error:
+        except READ_ERRORS + server_errors(self.path) as error:
             raise DataError(
                 f"damaged or missing chunk in {self.path}, voxels {tuple(roi.begin)} to "
                 f"{tuple(roi.end)}: {first_line(error)}\n"
@@ -220,6 +230,7 @@ class Volume:
             range(part.start // shard, -(-part.stop // shard))
             for part, shard in zip(self._index(roi)[-3:], self.spec.shard_vx, strict=True)
         ]
+        assert isinstance(self.path, Path), f"files of a volume on a server: {self.path}"
         prefix = self.path / "c" if self.spec.channels is None else self.path / "c" / "0"
         return [
             prefix / str(z) / str(y) / str(x)
@@ -233,17 +244,23 @@ class Volume:
         return index if self.spec.channels is None else (channels, *index)
 
 
-def open_array(path: Path, level: int, mode: Any) -> tuple[Path, zarr.Array[Any], dict[str, Any]]:
+def open_array(
+    path: Location, level: int, mode: Any
+) -> tuple[Location, zarr.Array[Any], dict[str, Any]]:
     """The array at a path or in its multiscale group: its path, itself, the group's attributes."""
     try:
-        there = path.exists()
+        there = not isinstance(path, Path) or path.exists()
     except (OSError, ValueError) as error:
         raise NotFoundError(f"{path} cannot be a path: {type(error).__name__}") from None
     if not there:
         raise NotFoundError(f"no volume at {path}{suggestion(path)}")
     try:
-        node = zarr.open(path, mode=mode)
-    except (BaseZarrError, ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
+        node = zarr.open(zarr_store(path), mode=mode)
+    except server_errors(path) as error:
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
+    except OPEN_ERRORS as error:
+        if isinstance(error, GroupNotFoundError) and not isinstance(path, Path):
+            raise NotFoundError(f"no volume at {path}, or it may not be read") from None
         raise FormatError(
             f"{path} is not a Zarr array or group that can be read: "
             f"{first_line(error)}{suggestion(path)}"
@@ -264,13 +281,23 @@ def open_array(path: Path, level: int, mode: Any) -> tuple[Path, zarr.Array[Any]
         array = node[names[level]]
     except KeyError:
         raise FormatError(f"{path} names a level {names[level]} that does not exist") from None
-    except (BaseZarrError, ValueError, TypeError, OSError, NotImplementedError) as error:
+    except server_errors(path) as error:
+        raise DataError(f"{path}/{names[level]} cannot be read: {first_line(error)}") from error
+    except OPEN_ERRORS as error:
         raise FormatError(
             f"{path}/{names[level]} is not a Zarr array that can be read: {first_line(error)}"
         ) from error
     if not isinstance(array, zarr.Array):
         raise FormatError(f"{path}/{names[level]} is not an array")
     return path / names[level], array, attributes
+
+
+def group_attributes(path: Location) -> dict[str, Any]:
+    """Attributes of the group at a path; none if there is no group."""
+    try:
+        return dict(zarr.open_group(zarr_store(path), mode="r").attrs)
+    except (GroupNotFoundError, ContainsArrayError):
+        return {}
 
 
 def open_group(path: Path) -> zarr.Group:
@@ -293,19 +320,16 @@ def is_unfinished(target: Path) -> bool:
     return target.is_dir() and all(entry.suffix == ".partial" for entry in target.iterdir())
 
 
-def refuse_objects(array: zarr.Array[Any], where: Path) -> None:
+def refuse_objects(array: zarr.Array[Any], where: Location) -> None:
     """Raise unless an array holds plain numbers: others may run code when they are read."""
     if np.dtype(array.dtype).kind not in "buif":
         raise DtypeError(f"an array must hold integers or floats, found {array.dtype}: {where}")
 
 
-def first_line(error: Exception) -> str:
-    """A library's error in one line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-def suggestion(path: Path) -> str:
+def suggestion(path: Location) -> str:
     """What arrays there are near a path, as a line to end a message with."""
+    if not isinstance(path, Path):
+        return ""
     root = path
     while not root.exists() and root != root.parent:
         root = root.parent

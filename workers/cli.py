@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from pipeline.errors import ConfigError, PipelineError, StageError
+from pipeline.location import local
 from workers.score_table import convention_lines, object_lines, score_line
 
 app = typer.Typer(
@@ -44,7 +45,9 @@ MachineFile = Annotated[
     Optional[Path],
     typer.Option("--machine", help="A file whose machine section replaces the run's."),
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Where run directories are kept.")]
+Runs = Annotated[
+    Path, typer.Option("--runs", help="Where run directories are kept.", callback=local)
+]
 
 
 @app.command()
@@ -162,12 +165,19 @@ def status(
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="HDF5, TIFF, a folder of TIFF or PNG, or Zarr.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="HDF5, TIFF, a folder of TIFF or PNG, Zarr, N5 or Neuroglancer precomputed; of the "
+            "last three also a URL: s3://, gs://, http(s)://."
+        ),
+    ],
     destination: Annotated[
         Path, typer.Argument(metavar="DEST.zarr/NAME", help="The volume to make.")
     ],
     dataset: Annotated[
-        Optional[str], typer.Option(help="Which array of an HDF5 or Zarr file.")
+        Optional[str],
+        typer.Option(help="Which array of HDF5, Zarr or N5; which scale of precomputed."),
     ] = None,
     kind: Annotated[
         Optional[Literal["raw", "labels", "mask", "affinities", "boundary", "interior"]],
@@ -196,6 +206,7 @@ def ingest(
     """Bring a volume of your own into Zarr, with its voxel size."""
     from pipeline.ingest import Planes
     from pipeline.ingest import ingest as bring_in
+    from pipeline.location import location
     from workers.progress import progress_line
     from workers.runner import Progress
 
@@ -209,7 +220,7 @@ def ingest(
             update[0](done, 0)
 
         report = bring_in(
-            source,
+            location(source),
             destination,
             dataset=dataset,
             kind=kind,

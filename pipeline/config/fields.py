@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from pipeline.geometry import ZYX, Nm, Offsets
+from pipeline.location import Location, location
 
 MAX_SIDE_VX = 1_000_000
 MAX_COUNT = 1_000_000_000
@@ -112,10 +113,12 @@ class Section(BaseModel):
 def _path(value: object) -> object:
     if isinstance(value, str) and (not value or "\0" in value):
         raise ValueError(f"must be a path, found {value!r}")
-    return Path(value) if isinstance(value, str) else value
+    return location(value) if isinstance(value, str) else value
 
 
-ArrayPath = Annotated[Path, BeforeValidator(_path), PlainSerializer(str)]
+ArrayPath = Annotated[Location, BeforeValidator(_path), PlainSerializer(str)]
+"""Of a Zarr array or group: a path, or the URL of one on a server."""
+FilePath = Annotated[Path, BeforeValidator(_path), PlainSerializer(str)]
 Thresholds = Annotated[
     tuple[Threshold, ...],
     BeforeValidator(_tuple),

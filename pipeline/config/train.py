@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pipeline.config.fields import (
     MAX_COUNT,
     Amount,
-    ArrayPath,
+    FilePath,
     OffsetList,
     OffsetLists,
     RoiNm,
@@ -145,7 +145,7 @@ class Train(Section):
     roi: RoiNm
     """Where crops are taken; all of a crop lies inside."""
     validation: Validation | None = None
-    initial: ArrayPath | None = None
+    initial: FilePath | None = None
     """A checkpoint whose weights to begin with, of the same network; new ones if left out."""
     steps: Steps = 200_000
     seed: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 1

@@ -1,4 +1,4 @@
-"""The door for data of others: HDF5, TIFF, PNG and Zarr become volumes of this pipeline.
+"""The door for data of others: HDF5, TIFF, PNG, Zarr, N5 and precomputed become volumes here.
 
 Behind it there is one layout, one order of axes, one unit and a few types, all checked here, so
 that no later stage has to ask what an array means. The command line calls ``ingest``.

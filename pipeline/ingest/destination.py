@@ -23,6 +23,7 @@ from typing import Any
 import zarr
 
 from pipeline.errors import ConfigError, ExistsError, FormatError, PipelineError
+from pipeline.location import Location
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 METADATA_FILE = "zarr.json"
@@ -73,7 +74,7 @@ class Destination:
         return [path for path in reversed(self.path.parents) if path.is_relative_to(self.root)]
 
 
-def check_destination(destination: Destination, source: Path, overwrite: bool) -> None:
+def check_destination(destination: Destination, source: Location, overwrite: bool) -> None:
     """Refuse to write over a source, over what is there, or inside another volume.
 
     What a crash left is cleared first, so that a volume it was about to replace is there again.
@@ -81,8 +82,9 @@ def check_destination(destination: Destination, source: Path, overwrite: bool) -
     Raises:
         ExistsError: one of these. FormatError: ``DEST.zarr`` is not a Zarr v3 group.
     """
-    here, there = destination.path.resolve(), source.resolve()
-    if here.is_relative_to(there) or there.is_relative_to(here):
+    here = destination.path.resolve()
+    there = source.resolve() if isinstance(source, Path) else None
+    if there is not None and (here.is_relative_to(there) or there.is_relative_to(here)):
         raise ExistsError(
             "source and destination must be apart, one lies in the other:\n"
             f"{source}\n{destination.path}\n{ELSEWHERE}"

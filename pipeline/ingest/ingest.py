@@ -19,6 +19,7 @@ from pipeline.ingest.kinds import Kind, inferred_kind, told_by
 from pipeline.ingest.planes import ALL_PLANES, Planes, chosen_planes
 from pipeline.ingest.sources import Source
 from pipeline.ingest.spec import volume_spec
+from pipeline.location import Location, local
 from pipeline.spec import DEFAULT_SHARD_VX, VolumeSpec
 from pipeline.volume import Volume
 
@@ -52,7 +53,7 @@ class IngestReport:
 
 
 def ingest(
-    source: Path,
+    source: Location,
     destination: Path,
     *,
     dataset: str | None = None,
@@ -66,15 +67,15 @@ def ingest(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> IngestReport:
-    """Make ``DEST.zarr/NAME`` from a file or folder.
+    """Make ``DEST.zarr/NAME`` from a file or folder, or from an array on a server.
 
     One slab of ``shard_vx.z`` whole planes is in memory at a time, as it is read and as it is
     stored. The volume appears under its name when it is whole; after an error nothing is there.
 
     Args:
-        source: HDF5, TIFF or Zarr, or a folder of TIFF or PNG planes.
+        source: HDF5, TIFF, Zarr, N5 or precomputed, or a folder of TIFF or PNG planes.
         destination: ``DEST.zarr/NAME``.
-        dataset: path inside HDF5 or Zarr.
+        dataset: path inside HDF5, Zarr or N5; scale of a precomputed volume.
         kind: a ``Kind``; inferred if omitted, see ``inferred_kind``; the report says why.
         voxel_size: in nm, of all planes of the file; what it states if omitted. There is no
             default.
@@ -90,7 +91,7 @@ def ingest(
         PipelineError: the source, its metadata or its values are not what they must be; each rule
             is stated where it is checked.
     """
-    source, target = Path(source), Destination(Path(destination))
+    target = Destination(local(destination))
     with open_source(source, dataset) as opened:
         found = opened if planes == ALL_PLANES else chosen_planes(opened, planes)
         chosen, reason = _chosen_kind(found, kind, target.name)

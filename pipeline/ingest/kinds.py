@@ -49,15 +49,17 @@ def told_by(name: str) -> Kind | None:
 def inferred_kind(source: Source, destination: str) -> tuple[Kind, str]:
     """The kind of a source, and the reason for it, for the user to check.
 
-    Four axes are affinities. Then names tell, the data set's before the file's before the
-    destination's. Then the type: bool is a mask, integers wider than 16 bits are labels, others
-    raw.
+    Four axes are affinities, a precomputed segmentation labels. Then names tell, the data set's
+    before the file's before the destination's. Then the type: bool is a mask, integers wider than
+    16 bits are labels, others raw.
 
     Raises:
         ConfigError: floats without a telling name.
     """
     if len(source.shape) == 4:
         return Kind.AFFINITIES, "it has four axes"
+    if source.attributes.get("type") == "segmentation":
+        return Kind.LABELS, "its info says segmentation"
     names = {"data set": source.dataset or "", "file": source.file, "destination": destination}
     for what, name in names.items():
         if kind := told_by(name):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,7 +118,7 @@ def reading(where: object) -> Iterator[None]:
         ) from error
 
 
-def zarr_parts(path: Path) -> tuple[Path, str]:
+def zarr_parts(path: PurePath) -> tuple[PurePath, str]:
     """A path cut behind its first part that ends in ``.zarr``; all of it, and "", if none does."""
     for root in reversed([path, *path.parents]):
         if root.suffix == ".zarr":

@@ -12,26 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from pipeline.errors import ConfigError, MetadataError
 from pipeline.geometry import Nm, checked_voxel_size
 from pipeline.ingest.lengths import check_axes, in_nm, place_from_attributes
 from pipeline.ingest.sources import Place, Source, check_plane, reading, zarr_parts
+from pipeline.location import Location, has_file
 from pipeline.ngff import AXES, first_multiscale, level_names, level_place
-from pipeline.volume import open_array
+from pipeline.volume import group_attributes, open_array
 
 METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 
 
-def is_zarr(folder: Path) -> bool:
+def is_zarr(folder: Location) -> bool:
     """Whether a folder is, or lies in, something with a Zarr name or metadata."""
-    named = any(part.suffix == ".zarr" for part in (folder, *folder.parents))
-    return named or any((folder / name).exists() for name in METADATA_FILES)
+    path = folder if isinstance(folder, Path) else folder.path
+    named = any(part.suffix == ".zarr" for part in (path, *path.parents))
+    return named or any(has_file(folder, name) for name in METADATA_FILES)
 
 
 @contextmanager
-def zarr_source(path: Path, dataset: str | None) -> Iterator[Source]:
+def zarr_source(path: Location, dataset: str | None) -> Iterator[Source]:
     """An array at ``path``, or at ``dataset`` below it.
 
     Voxel size and offset are the array's own attributes if it has them, else those of its OME-NGFF
@@ -46,9 +47,9 @@ def zarr_source(path: Path, dataset: str | None) -> Iterator[Source]:
         raise ConfigError(f"--dataset must be a path inside {path}, found {dataset}")
     target = path / inner
     location, array, group = open_array(target, 0, "r")
-    where = location.as_posix()
+    where = str(location)
     with reading(where):
-        group = group or _group_above(location)
+        group = group or group_attributes(location.parent)
         attributes: dict[str, Any] = dict(array.attrs)
         dimensions = getattr(array.metadata, "dimension_names", None) or ()  # of Zarr v3
         names = [str(name).lower() for name in dimensions]
@@ -68,7 +69,7 @@ def zarr_source(path: Path, dataset: str | None) -> Iterator[Source]:
             return own
         return _ome_place(group, level, where)
 
-    root, inside = zarr_parts(location)
+    root, inside = zarr_parts(location if isinstance(location, Path) else location.path)
     yield Source(
         where=where,
         file=root.name,
@@ -79,13 +80,6 @@ def zarr_source(path: Path, dataset: str | None) -> Iterator[Source]:
         place=place,
         attributes=attributes,
     )
-
-
-def _group_above(location: Path) -> dict[str, Any]:
-    parent = location.parent
-    if not any((parent / name).exists() for name in ("zarr.json", ".zgroup")):
-        return {}
-    return dict(zarr.open_group(parent, mode="r").attrs)
 
 
 def _axis(axis: object) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pipeline.geometry import Block, Offsets
 from pipeline.graph import Assignment
+from pipeline.location import Location
 from pipeline.segment.edges import fragment_sizes, region_edges
 from pipeline.spec import VolumeSpec
 from pipeline.stages.stage import Outcome, Process, Stage, quantised
@@ -29,7 +29,7 @@ class EdgesBlockwise(Stage):
 
     revision: ClassVar[int] = 1
 
-    affinities: Path
+    affinities: Location
     offsets: Offsets
     fragments: VolumeSpec
 

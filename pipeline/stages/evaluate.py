@@ -17,6 +17,7 @@ from pipeline.evaluate.objects import worst_objects
 from pipeline.evaluate.overlaps import Overlaps
 from pipeline.evaluate.scores import HEADLINE, Scores
 from pipeline.geometry import Block, describe
+from pipeline.location import Location
 from pipeline.rundir import write_json
 from pipeline.stages.agglomerate import read_tree
 from pipeline.stages.stage import Outcome, Process, Stage, Sum
@@ -37,7 +38,7 @@ class Evaluate(Stage):
 
     revision: ClassVar[int] = 1
 
-    truth: Path
+    truth: Location
     border_nm: float
     threshold: float
     thresholds: tuple[float, ...]

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pipeline.geometry import Block
+from pipeline.location import Location
 from pipeline.segment.basins import Seams, resolve
 from pipeline.segment.fragments import FragmentRule, block_fragments
 from pipeline.spec import VolumeSpec
@@ -29,8 +29,8 @@ class FragmentsBlockwise(Stage):
 
     revision: ClassVar[int] = 1
 
-    affinities: Path
-    mask: Path | None
+    affinities: Location
+    mask: Location | None
     rule: FragmentRule
     basins: VolumeSpec
 

@@ -18,6 +18,7 @@ from pipeline.config import Network
 from pipeline.errors import DataError
 from pipeline.geometry import ZYX, Block, BlockGrid, Coordinate, Offsets, Roi, slices
 from pipeline.hardware import Hardware
+from pipeline.location import Location
 from pipeline.patches import Patch, PatchGrid, reflected
 from pipeline.raw import RawScale
 from pipeline.spec import VolumeSpec
@@ -44,9 +45,9 @@ class PredictBlockwise(Stage):
 
     revision: ClassVar[int] = 1
 
-    raw: Path
+    raw: Location
     scale: RawScale
-    mask: Path | None
+    mask: Location | None
     checkpoint: Path
     network: Network
     patches: PatchGrid

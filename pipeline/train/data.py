@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from pipeline.geometry import Roi
+from pipeline.location import Location
 from pipeline.raw import RawScale
 from pipeline.train.view import Transform
 
@@ -16,8 +16,8 @@ from pipeline.train.view import Transform
 class TrainingData:
     """Raw and labels, and the region of both that may be looked at."""
 
-    raw: Path
-    labels: Path
+    raw: Location
+    labels: Location
     scale: RawScale
     roi: Roi
     """In world voxels. What lies outside is never read."""
