@@ -11,7 +11,7 @@ demo: install
 	$(BIN)/pea demo demo
 
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
