@@ -7,7 +7,7 @@ sums are exact.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -219,30 +219,67 @@ class Between:
     count: int
 
     @property
-    def mean(self) -> float:
+    def affinity(self) -> float:
         return self.total / self.count
 
+    def with_(self, other: Between) -> Between:
+        edge = min(self.edge, other.edge)
+        return Between(edge, self.total + other.total, self.count + other.count)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The same, with every affinity."""
+
+    edge: Edge
+    affinities: tuple[int, ...]
+    """In order."""
+    percent: int
+
     @property
-    def score(self) -> float:
-        return 1.0 - self.mean / 255.0
+    def affinity(self) -> int:
+        return self.affinities[self.percent * len(self.affinities) // 100]
+
+    def with_(self, other: Spread) -> Spread:
+        affinities = tuple(sorted(self.affinities + other.affinities))
+        return Spread(min(self.edge, other.edge), affinities, self.percent)
 
 
 def merges(edges: Mapping[Edge, tuple[float, int]]) -> tuple[list[Merge], float]:
-    """Mean-affinity agglomeration by looking at every contact before every merge.
+    """Mean-affinity agglomeration.
 
     Args:
         edges: sum and count of the direct affinities; those without any do not count.
 
     Returns:
+        As ``strongest_first``.
+    """
+    return strongest_first(Between(edge, *both) for edge, both in edges.items() if both[1])
+
+
+def quantile_merges(
+    histograms: Mapping[Edge, Mapping[int, int]], percent: int
+) -> tuple[list[Merge], float]:
+    """Agglomeration by a quantile. As ``merges`` otherwise."""
+    return strongest_first(
+        Spread(edge, tuple(np.repeat(list(counts), list(counts.values())).tolist()), percent)
+        for edge, counts in histograms.items()
+    )
+
+
+def strongest_first(between: Iterable[Between | Spread]) -> tuple[list[Merge], float]:
+    """Agglomeration by looking at every contact before every merge.
+
+    Returns:
         The merges in order; and the smallest lead, in steps of an affinity, that the best contact
         ever had over the second best one: 0 if two were ever tied, infinite without a choice.
     """
-    contacts = {
-        frozenset(edge): Between(edge, total, count)
-        for edge, (total, count) in edges.items()
-        if count
-    }
-    scores = {pair: (contact.score, contact.edge) for pair, contact in contacts.items()}
+    contacts = {frozenset(contact.edge): contact for contact in between}
+
+    def place(contact: Between | Spread) -> tuple[float, Edge]:
+        return 1.0 - contact.affinity / 255.0, contact.edge
+
+    scores = {pair: place(contact) for pair, contact in contacts.items()}
     done: list[Merge] = []
     lead = float("inf")
     while contacts:
@@ -251,7 +288,7 @@ def merges(edges: Mapping[Edge, tuple[float, int]]) -> tuple[list[Merge], float]
         best = contacts.pop(pair)
         if scores:
             second = contacts[min(scores, key=scores.__getitem__)]
-            lead = min(lead, best.mean - second.mean)
+            lead = min(lead, best.affinity - second.affinity)
         keep, gone = sorted(pair)
         done.append(Merge(keep, gone, score))
         for moved in [other for other in contacts if gone in other]:
@@ -259,14 +296,9 @@ def merges(edges: Mapping[Edge, tuple[float, int]]) -> tuple[list[Merge], float]
             del scores[moved]
             renamed = frozenset({keep} | (moved - {gone}))
             if renamed in contacts:
-                there = contacts[renamed]
-                contact = Between(
-                    min(there.edge, contact.edge),
-                    there.total + contact.total,
-                    there.count + contact.count,
-                )
+                contact = contacts[renamed].with_(contact)
             contacts[renamed] = contact
-            scores[renamed] = (contact.score, contact.edge)
+            scores[renamed] = place(contact)
     return done, lead
 
 

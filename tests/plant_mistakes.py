@@ -31,6 +31,7 @@ FRAGMENTS = (f"{TILING}::test_fragments_do_not_depend_on_the_tiling",)
 EDGES = (f"{TILING}::test_edges_do_not_depend_on_the_tiling",)
 CONTINGENCY = (f"{TILING}::test_contingency_does_not_depend_on_the_tiling",)
 TREES = ("tests/test_agglomerate.py::test_trees_are_those_of_the_twin",)
+QUANTILE_TREES = ("tests/test_agglomerate.py::test_quantile_trees_are_those_of_the_twin",)
 AFFINITIES = ("tests/test_affinities.py",)
 OFFSETS = ("tests/test_geometry.py::test_offsets_that_begin_otherwise_or_repeat_are_refused",)
 FINGERPRINTS = (
@@ -56,6 +57,7 @@ class Mistake:
 FRAGMENTS_PY = "pipeline/segment/fragments.py"
 BASINS_PY = "pipeline/segment/basins.py"
 EDGES_PY = "pipeline/segment/edges.py"
+CONTACTS_PY = "pipeline/segment/contacts.py"
 GEOMETRY_PY = "pipeline/geometry.py"
 
 MISTAKES = (
@@ -203,10 +205,27 @@ MISTAKES = (
     ),
     Mistake(
         "an average of averages",
-        "pipeline/segment/agglomerate.py",
-        "count[joined] += count[dropped]",
-        "total[joined], count[joined] = total[joined] / (count[joined] + count[dropped]), 1",
+        CONTACTS_PY,
+        "contacts.total[into] += contacts.total[other]\n"
+        "    contacts.count[into] += contacts.count[other]",
+        "contacts.total[into] /= contacts.count[into]\n"
+        "    contacts.total[into] += contacts.total[other] / contacts.count[other]\n"
+        "    contacts.count[into] = 2",
         TREES,
+    ),
+    Mistake(
+        "a quantile one rank too low",
+        CONTACTS_PY,
+        "rank = contacts.percent * contacts.count[e] // 100 + 1",
+        "rank = contacts.percent * contacts.count[e] // 100",
+        QUANTILE_TREES,
+    ),
+    Mistake(
+        "histograms joined out of order",
+        CONTACTS_PY,
+        "last, mine = mine, after[mine]",
+        "last, mine = mine, -1",
+        QUANTILE_TREES,
     ),
     Mistake(
         "ties in the order of the queue",

@@ -14,10 +14,17 @@ from hypothesis import strategies as st
 from pipeline.evaluate.contingency import Contingency
 from pipeline.evaluate.scores import Scores
 from pipeline.geometry import Nm, Offsets
-from pipeline.graph import FragmentSizes, MergeTree, RegionGraph, sum_rows
+from pipeline.graph import (
+    Assignment,
+    FragmentSizes,
+    Histograms,
+    MergeTree,
+    RegionGraph,
+    sum_rows,
+)
 from pipeline.segment.affinities import affinities_from_interior
-from pipeline.segment.agglomerate import mean_affinity_tree
-from pipeline.segment.edges import fragment_sizes, region_edges
+from pipeline.segment.agglomerate import mean_affinity_tree, quantile_tree
+from pipeline.segment.edges import contact_histograms, fragment_sizes, region_edges
 from pipeline.segment.fragments import FragmentRule, fragments
 from tests import oracles
 
@@ -139,14 +146,85 @@ def test_a_higher_threshold_only_merges_more(nodes, edges, seed):
         finer = coarser
 
 
+# Quantiles
+
+
+def histograms_of(drawn: Mapping[oracles.Edge, Mapping[int, int]]) -> Histograms:
+    rows = [(*edge, *row) for edge in sorted(drawn) for row in sorted(drawn[edge].items())]
+    return Histograms(*np.array(rows, np.uint64).reshape(-1, 4).T)
+
+
+def random_histograms(
+    rng: np.random.Generator, nodes: int, edges: int, levels: int, contacts: int
+) -> dict[oracles.Edge, dict[int, int]]:
+    drawn = random_graph(rng, nodes, edges, 2, contacts)
+    steps = np.arange(levels) * 255 // max(1, levels - 1)
+    return {
+        edge: dict(zip(*(n.tolist() for n in np.unique(values, return_counts=True)), strict=True))
+        for edge, (_, count) in drawn.items()
+        for values in [rng.choice(steps, count)]
+    }
+
+
+def test_the_quantile_is_that_of_all_contacts_of_two_regions():
+    drawn = {(1, 2): {250: 1}, (1, 3): {10: 1, 90: 3}, (2, 3): {20: 2, 80: 1}}
+    for percent, affinity in ((50, 80), (75, 90), (85, 90)):
+        assert rows(quantile_tree(histograms_of(drawn), percent)) == [
+            oracles.Merge(1, 2, 1.0 - 250 / 255.0),
+            oracles.Merge(1, 3, 1.0 - affinity / 255.0),
+        ]
+
+
+def test_histograms_without_rows_have_an_empty_tree():
+    assert rows(quantile_tree(histograms_of({}), 50)) == []
+
+
+@given(
+    st.integers(2, 30),
+    st.integers(1, 120),
+    st.sampled_from((1, 2, 5, 256)),
+    st.sampled_from((1, 2, 7, 40)),
+    st.sampled_from((50, 75, 85)),
+    st.integers(0, 2**32),
+)
+def test_quantile_trees_are_those_of_the_twin(nodes, edges, levels, contacts, percent, seed):
+    drawn = random_histograms(np.random.default_rng(seed), nodes, edges, levels, contacts)
+    tree = quantile_tree(histograms_of(drawn), percent)
+    assert rows(tree) == oracles.quantile_merges(drawn, percent)[0]
+    assert (np.diff(tree.score) >= 0).all()
+
+
+@given(
+    st.lists(st.integers(0, 255), min_size=1, max_size=30),
+    st.lists(st.integers(0, 255), min_size=1, max_size=30),
+    st.integers(0, 99),
+)
+def test_a_quantile_of_joined_contacts_lies_between_theirs(one, other, percent):
+    spreads = [oracles.Spread((1, 2), tuple(sorted(each)), percent) for each in (one, other)]
+    joined = spreads[0].with_(spreads[1]).affinity
+    assert min(s.affinity for s in spreads) <= joined <= max(s.affinity for s in spreads)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.sampled_from((0.1, 1.0)))
+def test_a_partition_is_a_tree_that_any_threshold_cuts_into_it(clusters, threshold):
+    ids = np.cumsum(1 + np.array(clusters)).astype(np.uint64)
+    segments = np.array([ids[clusters.index(cluster)] for cluster in clusters], np.uint64)
+    tree = MergeTree.of_partition(Assignment(ids, segments))
+    found = tree.cut(threshold, FragmentSizes(ids, np.ones_like(ids)))
+    assert found.segment.tolist() == segments.tolist()
+    assert not tree.score.any()
+
+
 # waterz
 
 
-def waterz(affinities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS) -> list[np.ndarray]:
+def waterz(
+    affinities: np.ndarray, labels: np.ndarray, thresholds=THRESHOLDS, **scoring: str
+) -> list[np.ndarray]:
     pytest.importorskip("waterz")
     from pipeline.segment.whole import waterz_segmentations
 
-    return list(waterz_segmentations(affinities, labels, thresholds))
+    return list(waterz_segmentations(affinities, labels, thresholds, **scoring))
 
 
 def contacts(steps: np.ndarray, labels: np.ndarray) -> dict[oracles.Edge, tuple[float, int]]:
@@ -195,6 +273,29 @@ def test_where_no_two_contacts_tie_partitions_are_those_of_waterz():
         tree, sizes = mean_affinity_tree(graph), fragment_sizes(labels)
         for threshold, theirs in zip(THRESHOLDS, waterz(affinities, labels), strict=True):
             ours = tree.cut(threshold, sizes).apply(labels)
+            assert oracles.same_partition(ours, theirs), (seed, threshold)
+    print(f"waterz: {kept} random cases without ties")
+    assert kept >= 30
+
+
+@pytest.mark.parametrize("percent", [50, 75, 85])
+def test_where_no_two_contacts_tie_quantiles_are_those_of_waterz(percent):
+    kept = 0
+    # Between two steps of uint8, and between the 256 bins of waterz.
+    thresholds = [1 - step / 256 for step in (240, 200, 150, 110, 80, 50, 20)]
+    scoring = f"OneMinus<HistogramQuantileAffinity<RegionGraphType, {percent}, ScoreValue, 256,"
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        labels = cells(rng, (6, 8, 7), int(rng.integers(6, 11)))
+        affinities = rng.integers(0, 256, (3, *labels.shape)).astype(np.uint8)
+        affinities //= rng.integers(1, 5, int(labels.max()) + 1).astype(np.uint8)[labels]
+        if oracles.quantile_merges(oracles.histograms(affinities, labels), percent)[1] < 1:
+            continue
+        kept += 1
+        tree = quantile_tree(contact_histograms(affinities, labels), percent)
+        found = waterz(affinities, labels, thresholds, scoring=f"{scoring} false>>")
+        for threshold, theirs in zip(thresholds, found, strict=True):
+            ours = tree.cut(threshold, fragment_sizes(labels)).apply(labels)
             assert oracles.same_partition(ours, theirs), (seed, threshold)
     print(f"waterz: {kept} random cases without ties")
     assert kept >= 30

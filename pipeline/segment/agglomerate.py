@@ -1,8 +1,8 @@
-"""Hierarchical agglomeration by mean affinity, on the region graph.
+"""Hierarchical agglomeration on the region graph, by mean affinity or by a quantile of it.
 
-The same method as waterz with its mean affinity scoring: merge the pair of regions with the highest
-mean affinity, join their contacts, repeat. Joining contacts can only lower a mean below the merge
-just made, so scores never decrease and one tree holds every threshold.
+The same method as waterz: merge the pair of regions with the highest affinity, join their contacts,
+repeat. The mean, or a quantile, of two contacts together lies between theirs, and so not above the
+merge just made: scores never decrease, and one tree holds every threshold.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 from numba import njit
 
-from pipeline.graph import MergeTree, RegionGraph
+from pipeline.graph import Histograms, MergeTree, RegionGraph
 from pipeline.hashing import slot_of
+from pipeline.segment.contacts import Means, Quantiles, join, score
 
 DEAD = -1
 
@@ -31,26 +32,39 @@ def mean_affinity_tree(graph: RegionGraph) -> MergeTree:
         Scores are 1 - mean affinity, in [0, 1].
     """
     direct = graph.direct_count > 0
-    ids, ends = np.unique(np.concatenate([graph.u[direct], graph.v[direct]]), return_inverse=True)
-    a, b, score = _merges(
-        len(ids),
-        ends[: len(ends) // 2],
-        ends[len(ends) // 2 :],
-        graph.direct_sum[direct].astype(np.float64),
-        graph.direct_count[direct].astype(np.float64),
-    )
-    return MergeTree(ids[a], ids[b], score)
+    total, count = graph.direct_sum[direct], graph.direct_count[direct]
+    means = Means(total.astype(np.float64), count.astype(np.float64))
+    return _tree(graph.u[direct], graph.v[direct], means)
+
+
+def quantile_tree(histograms: Histograms, percent: int) -> MergeTree:
+    """As ``mean_affinity_tree``, by a quantile of the affinities of each contact.
+
+    waterz has it as ``HistogramQuantileAffinity<..., 256, false>``, there with scores between the
+    steps of uint8; its default begins with the largest affinity of each contact alone, which this
+    does not.
+
+    Args:
+        percent: 50 for the median.
+    """
+    return _tree(*Quantiles.of(histograms, percent))
+
+
+def _tree(u: np.ndarray, v: np.ndarray, contacts: Means | Quantiles) -> MergeTree:
+    """The tree of contacts between ``u`` and ``v``, sorted by them."""
+    ids, ends = np.unique(np.concatenate([u, v]), return_inverse=True)
+    a, b, scores = _merges(len(ids), ends[: len(u)], ends[len(u) :], contacts)
+    return MergeTree(ids[a], ids[b], scores)
 
 
 @njit(cache=True, nogil=True)
-def _merges(num_nodes, u, v, total, count):  # type: ignore[no-untyped-def]
+def _merges(num_nodes, u, v, contacts):  # type: ignore[no-untyped-def]
     """Merges as three arrays: kept id, merged id, score.
 
     A region is stored at one of its nodes. Its contacts are half-edges in a doubly linked list:
     half-edge 2e of edge e lies with one region and leads to the other, 2e + 1 the other way round.
     Of two lists the shorter is moved, so a half-edge moves at most log2(n) times. A hash table from
     pairs of regions to edges finds the contacts that become one; dead entries stay until it grows.
-    Sums are whole numbers in float64, exact below 2^53.
     """
     num_edges = len(u)
     leads_to = np.empty(2 * num_edges, np.int64)
@@ -67,10 +81,10 @@ def _merges(num_nodes, u, v, total, count):  # type: ignore[no-untyped-def]
     keys, edges, used = _rehashed(leads_to, version, num_nodes, num_edges)
 
     kept, merged, scores = [0], [0], [0.0]
-    queue = [(1.0 - total[e] / count[e] / 255.0, e, 0) for e in range(num_edges)]
+    queue = [(score(contacts, e), e, 0) for e in range(num_edges)]
     heapify(queue)
     while len(queue):
-        score, e, at_version = heappop(queue)
+        lowest, e, at_version = heappop(queue)
         if version[e] != at_version:
             continue
         keep, gone = leads_to[2 * e], leads_to[2 * e + 1]
@@ -78,7 +92,7 @@ def _merges(num_nodes, u, v, total, count):  # type: ignore[no-untyped-def]
             keep, gone = gone, keep
         kept.append(min(name[keep], name[gone]))
         merged.append(max(name[keep], name[gone]))
-        scores.append(score)
+        scores.append(lowest)
         name[keep] = kept[-1]
         version[e] = DEAD
         for half in (2 * e, 2 * e + 1):
@@ -93,8 +107,7 @@ def _merges(num_nodes, u, v, total, count):  # type: ignore[no-untyped-def]
             joined = moved
             if known >= 0 and version[known] != DEAD:
                 joined, dropped = min(moved, known), max(moved, known)
-                total[joined] += total[dropped]
-                count[joined] += count[dropped]
+                join(contacts, joined, dropped)
                 version[joined] += 1
                 version[dropped] = DEAD
                 if dropped == known:
@@ -103,8 +116,7 @@ def _merges(num_nodes, u, v, total, count):  # type: ignore[no-untyped-def]
                     _unlink(known_half ^ 1, other, head, after, before, degree)
                 else:
                     _unlink(twin_half, other, head, after, before, degree)
-                new_score = 1.0 - total[joined] / count[joined] / 255.0
-                heappush(queue, (new_score, joined, version[joined]))
+                heappush(queue, (score(contacts, joined), joined, version[joined]))
             if joined == moved:
                 _link(half, keep, head, after, before, degree)
                 leads_to[twin_half] = keep
