@@ -288,6 +288,16 @@ REFUSED_VOLUMES = [
         scans=True),
     Bad("43", "evaluate against a truth of 0", scored(no_truth("truth")), DataError,
         ("scores need voxels with a truth",)),
+    Bad("43", "evaluate within a border of everything", all_of(
+        lambda c: shutil.copytree(c.data / "labels", c.data / "truth"),
+        command("evaluate", "{data}/labels", "{data}/truth", "--border", "900")), DataError,
+        ("scores need voxels with a truth", "within 900 nm of a border")),
+    Bad("66", "evaluate with a negative border",
+        command("evaluate", "{data}/labels", "{data}/labels", "--border", "-1"), ConfigError,
+        ("--border", "-1")),
+    Bad("66", "evaluate with a border of NaN",
+        command("evaluate", "{data}/labels", "{data}/labels", "--border", "nan"), ConfigError,
+        ("--border", "nan")),
     Bad("43", "evaluate on other voxels", scored(
         lambda c: c.place("truth", [40, 8, 4], [80, 16, 8])), MetadataError,
         ("one voxel size", "the segmentation")),

@@ -13,7 +13,15 @@ from skimage.metrics import variation_of_information
 
 from pipeline.geometry import Roi
 from pipeline.volume import Volume
-from tests.drawn import PEA, files_state, run_tree, set_at, write_inputs, write_run
+from tests.drawn import (
+    PEA,
+    files_state,
+    run_tree,
+    set_at,
+    write_inputs,
+    write_run,
+    write_volume,
+)
 from workers import cli
 
 COMMANDS = (
@@ -146,6 +154,26 @@ def test_scores_can_be_of_a_part(words: list[str], inputs: Path, tmp_path: Path)
     assert said["num_voxels"] == np.count_nonzero(truth)
 
 
+def test_a_run_and_pea_evaluate_say_the_same_of_its_segmentation(
+    words: list[str], inputs: Path, tmp_path: Path, capsys: Said
+) -> None:
+    assert cli.main(["run", "all", *words, "run.evaluate.border_nm=16"]) == 0
+    run = tmp_path / "runs" / "small"
+    noted = {
+        **json.loads((run / "scores.json").read_text()),
+        **json.loads((run / "objects.json").read_text()),
+    }
+    capsys.readouterr()
+    volumes = (run / "volumes.zarr" / "segmentation", inputs / "data.zarr" / "labels")
+    assert cli.main(["evaluate", *map(str, volumes), "--border", "16", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    shared = ("conventions", "splits", "merges", "voi", "arand", "num_voxels", "border_nm")
+    assert {key: said[key] for key in shared} == {key: noted[key] for key in shared}
+    assert noted["splits"]
+    assert noted["num_voxels"] < np.prod(Volume.open(volumes[1]).roi.shape)
+    assert (run / "sweep.png").stat().st_size > 10_000
+
+
 def test_evaluate_prints_json_and_nothing_else(inputs: Path, capsys: Said) -> None:
     labels = str(inputs / "data.zarr" / "labels")
     assert cli.main(["evaluate", labels, labels, "--json"]) == 0
@@ -153,10 +181,29 @@ def test_evaluate_prints_json_and_nothing_else(inputs: Path, capsys: Said) -> No
     scores = json.loads(said.out)
     assert {"voi_split", "voi_merge", "voi", "arand"} <= scores.keys()
     assert (scores["voi_split"], scores["voi_merge"], scores["arand"]) == (0, 0, 0)
-    assert "scikit-image" in scores["convention"]
+    assert scores["convention"] == "scikit-image"
+    assert scores["conventions"].keys() >= {"scikit-image", "cremi", "gala", "funlib"}
+    assert (scores["splits"], scores["merges"]) == ([], [])
     assert said.err == ""
-    assert cli.main(["evaluate", labels, labels]) == 0
-    assert capsys.readouterr().out.startswith("VOI 0.0000 (split 0.0000 + merge 0.0000), ARAND")
+
+
+def test_evaluate_prints_the_headline_every_convention_and_the_worst_objects(
+    inputs: Path, tmp_path: Path, capsys: Said
+) -> None:
+    labels = inputs / "data.zarr" / "labels"
+    objects = Volume.open(labels)
+    halves = objects.read(objects.roi)
+    halves[:6][halves[:6] == 3] = 1000
+    merged = write_volume(tmp_path / "data.zarr" / "halves", np.where(halves == 5, 6, halves), "")
+    words = ["evaluate", str(merged.path.parent), str(labels)]
+    assert cli.main([*words, "--objects"]) == 0
+    headline, *lines = capsys.readouterr().out.splitlines()
+    assert headline.startswith("VOI 0.")
+    rows = {line.rpartition("  ")[0].strip().split("  ")[0] for line in lines[1:6]}
+    assert rows == {"scikit-image", "cremi", "gala", "funlib", "natural logarithm"}
+    assert [line.split(":")[0] for line in lines[6:]] == ["split truth 3", "merge segment 6"]
+    assert cli.main([*words, "--border", "16"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] != headline
 
 
 def test_progress_has_no_escape_codes_away_from_a_terminal(words: list[str]) -> None:
