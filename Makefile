@@ -28,6 +28,8 @@ bench: install
 	$(BIN)/python -m tests.bench.fragments $(DATA)
 	$(BIN)/python -m tests.bench.batches
 	$(BIN)/python -m tests.bench.predict
+	$(BIN)/python -m tests.bench.scores $(DATA)/pinky40_labels.h5
+	$(BIN)/python -m tests.bench.pinky40 $(DATA)
 
 # Real data, from their files to scores: FIB-25 by the released network, two probability maps.
 real: install
