@@ -19,7 +19,16 @@ from rich.console import Console
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import adapted_rand_error, variation_of_information
 
-from pipeline.config import Agglomerate, Data, Evaluate, Fragments, Run, Workers, checked_settings
+from pipeline.config import (
+    Agglomerate,
+    Dask,
+    Data,
+    Evaluate,
+    Fragments,
+    Run,
+    Workers,
+    checked_settings,
+)
 from pipeline.errors import ConfigError
 from pipeline.geometry import ZYX, Nm, Offsets, Roi, nanometres
 from pipeline.plan import Plan, make_plan
@@ -30,6 +39,8 @@ from pipeline.tables import read_table
 from pipeline.volume import Volume
 from tests import oracles
 from workers.daisy_runner import DaisyRunner
+from workers.dask_cluster import DaskCluster
+from workers.dask_runner import DaskRunner
 from workers.drive import drive
 from workers.runner import Progress, Runner
 from workers.serial_runner import SerialRunner
@@ -196,7 +207,8 @@ class Bench:
 
     def run(self, runner: Runner, blocks: Sides | dict[str, Sides], workers: int = 1) -> Result:
         plan, text = self.plan(blocks, workers), io.StringIO()
-        reports = drive(plan, plan.steps, runner, [], Console(file=text, width=200))
+        with runner:
+            reports = drive(plan, plan.steps, runner, [], Console(file=text, width=200))
         assert [report.name for report in reports] == [step.stage.name for step in plan.steps]
         (table,) = plan.run.complete_tables(identity_of(plan, "agglomerate"))
         tree, sizes = read_tree(table)
@@ -315,6 +327,12 @@ MIXED = {
 slow = pytest.mark.slow
 
 
+@pytest.fixture
+def dask(tmp_path: Path) -> DaskRunner:
+    """On a cluster of this machine."""
+    return DaskRunner(DaskCluster(Dask(), tmp_path / "dask"))
+
+
 @pytest.mark.parametrize(
     ("scene", "runner", "blocks", "workers"),
     [
@@ -322,6 +340,7 @@ slow = pytest.mark.slow
         pytest.param("plain", SerialRunner(), MEDIUM, 1, id="plain-serial-medium"),
         pytest.param("plain", SerialRunner(), WHOLE, 1, id="plain-serial-whole"),
         pytest.param("plain", DaisyRunner(), MEDIUM, 2, id="plain-daisy2-medium"),
+        pytest.param("plain", "dask", MEDIUM, 2, id="plain-dask2-medium"),
         pytest.param("masked", SerialRunner(), MEDIUM, 1, id="masked-serial-medium"),
         pytest.param("floats", ShuffledRunner(), MEDIUM, 1, id="floats-shuffled-medium"),
         pytest.param("plain", ShuffledRunner(), SMALL, 1, id="plain-shuffled", marks=slow),
@@ -329,22 +348,25 @@ slow = pytest.mark.slow
         pytest.param("plain", SerialRunner(), (2, 3, 20), 1, id="plain-smallest", marks=slow),
         pytest.param("plain", DaisyRunner(), MIXED, 1, id="plain-daisy1", marks=slow),
         pytest.param("plain", DaisyRunner(), SMALL, 4, id="plain-daisy4", marks=slow),
+        pytest.param("plain", "dask", MIXED, 1, id="plain-dask1", marks=slow),
         pytest.param("masked", SerialRunner(), WHOLE, 1, id="masked-whole", marks=slow),
         pytest.param("masked", ShuffledRunner(), MIXED, 1, id="masked-mixed", marks=slow),
         pytest.param("masked", SerialRunner(), (2, 3, 20), 1, id="masked-smallest", marks=slow),
         pytest.param("masked", DaisyRunner(), MEDIUM, 1, id="masked-daisy1", marks=slow),
         pytest.param("masked", DaisyRunner(), MIXED, 2, id="masked-daisy2", marks=slow),
         pytest.param("masked", DaisyRunner(), SMALL, 4, id="masked-daisy4", marks=slow),
+        pytest.param("masked", "dask", SMALL, 4, id="masked-dask4", marks=slow),
         pytest.param("floats", SerialRunner(), WHOLE, 1, id="floats-whole", marks=slow),
         pytest.param("floats", SerialRunner(), SMALL, 1, id="floats-small", marks=slow),
         pytest.param("floats", DaisyRunner(), MIXED, 4, id="floats-daisy4", marks=slow),
+        pytest.param("floats", "dask", MIXED, 2, id="floats-dask2", marks=slow),
     ],
 )
 def test_a_run_has_one_result_for_every_tiling_order_and_runner(
-    bench, scene, runner, blocks, workers
+    bench, dask, scene, runner, blocks, workers
 ):
     here = bench(scene)
-    result = here.run(runner, blocks, workers)
+    result = here.run(dask if runner == "dask" else runner, blocks, workers)
     result.assert_equals(here.expected)
     assert len(here.expected.merges) > 20
     found = {str(scores["threshold"]): scores for scores in result.scores["thresholds"]}

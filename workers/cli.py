@@ -98,7 +98,8 @@ def run(
     changes: Changes = None,
     machine: MachineFile = None,
     runner: Annotated[
-        Optional[Literal["serial", "daisy"]], typer.Option(help="Instead of machine.runner.")
+        Optional[Literal["serial", "daisy", "dask"]],
+        typer.Option(help="Instead of machine.runner."),
     ] = None,
     rerun: Annotated[
         bool,
@@ -112,7 +113,8 @@ def run(
     """Bring a stage, or all of them, up to date; start again where an earlier run was stopped."""
     from pipeline.config import load_settings
     from pipeline.plan import make_plan
-    from workers.drive import drive, runner_named, stale
+    from workers.drive import drive, stale
+    from workers.runners import runner_named
 
     settings = load_settings(run_file, changes or (), machine)
     made = make_plan(settings, runs)
@@ -125,7 +127,8 @@ def run(
             notes.print(
                 "Nothing is out of date. To do a stage again, name it: pea run STAGE --rerun"
             )
-    drive(made, steps, runner_named(runner or settings.machine.runner), again, console)
+    with runner_named(runner or settings.machine.runner, settings.machine, made.run) as chosen:
+        drive(made, steps, chosen, again, console)
     if made.run.scores.exists() and stage in ("all", "evaluate"):
         console.print(score_line(json.loads(made.run.scores.read_text())))
         console.print(f"scores of every threshold: {made.run.scores}")

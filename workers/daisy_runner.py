@@ -1,14 +1,17 @@
-"""Blocks scheduled by daisy over worker processes on this machine."""
+"""Blocks scheduled by daisy over worker processes, on this machine or on others."""
 
 from __future__ import annotations
 
 import logging
 import os
+import shlex
+import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,16 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class DaisyRunner(Runner):
-    """Spawned processes, one block at a time each; a worker that dies or hangs is replaced."""
+    """Processes, one block at a time each; a worker that dies or hangs is replaced.
+
+    Args:
+        launch: a shell command that starts ``{command}`` on another host; see ``Machine``.
+        host: the address at which launched workers reach this process.
+    """
+
+    def __init__(self, launch: str | None = None, host: str | None = None) -> None:
+        self._launch = launch
+        self._host = host
 
     def run(
         self, stage: Stage, blocks: Sequence[int], workers: Workers, progress: Progress
@@ -46,7 +58,7 @@ class DaisyRunner(Runner):
             total_roi=Roi((0, 0, 0), Coordinate(grid.counts) * Coordinate(grid.block_vx)),
             read_roi=one,
             write_roi=one,
-            process_function=partial(_work, stage),
+            process_function=self._worker_function(stage),
             read_write_conflict=False,
             max_workers=min(workers.workers, len(blocks)),
             max_retries=workers.retries,
@@ -61,12 +73,22 @@ class DaisyRunner(Runner):
                 daisy.run_blockwise(
                     daisy.Pipeline.from_task(task),
                     progress=_Observer(progress, len(grid) - len(blocks)),
-                    host=LOOPBACK,
+                    host=LOOPBACK if self._launch is None else self._host,
                     summary=False,
                 )
         except RuntimeError as error:
             return str(error)
         return None
+
+    def _worker_function(self, stage: Stage) -> Callable[[], None]:
+        if self._launch is None:
+            return partial(_work_here, stage)
+        command = [sys.executable, "-m", "workers.launched", str(Path.cwd())]
+        return partial(
+            _launch,
+            self._launch,
+            [*command, str(stage.run.root), stage.name, stage.identity.fingerprint],
+        )
 
 
 @contextmanager
@@ -87,10 +109,25 @@ def _stderr_in(path: Path) -> Iterator[None]:
         os.close(kept)
 
 
-def _work(stage: Stage) -> None:
-    """The life of a worker process."""
+def _work_here(stage: Stage) -> None:
+    """The life of a worker process of this machine."""
     _end_with_parent()
-    client = daisy.Client()
+    work(stage, daisy.Context.from_env())
+
+
+def _launch(template: str, command: Sequence[str]) -> None:
+    """The life of a process that waits for a worker elsewhere."""
+    words = shlex.join([*command, daisy.Context.from_env().to_env()])
+    shell = template.replace("{command}", words)
+    process = subprocess.Popen(shell, shell=True, start_new_session=True)  # noqa: S602 - the user's
+    _end_with_parent(lambda: os.killpg(process.pid, signal.SIGTERM))
+    if process.wait() != 0:
+        raise RuntimeError(f"the launch command ended with status {process.returncode}: {shell}")
+
+
+def work(stage: Stage, context: daisy.Context) -> None:
+    """Do blocks as long as the scheduler has any."""
+    client = daisy.Client(context=context)
     choose_gpu(client.worker_id)
     with worker(stage) as at_work:
         while True:
@@ -102,16 +139,21 @@ def _work(stage: Stage) -> None:
                     block.status = daisy.BlockStatus.FAILED
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(last: Callable[[], None] = lambda: None) -> None:
     """End this process soon after its driver, also in the middle of a long block.
 
     daisy's client notices only when it asks for the next block. A block may be cut short anywhere.
+
+    Args:
+        last: what to do before the end.
     """
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(SECONDS_BETWEEN_LOOKS)
+        with suppress(ProcessLookupError):
+            last()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

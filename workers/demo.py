@@ -12,9 +12,10 @@ from pipeline.config import checked_settings, dump_settings
 from pipeline.geometry import ZYX, nanometres
 from pipeline.plan import make_plan
 from pipeline.tables import replacing
-from workers.drive import drive, runner_named
+from workers.drive import drive
 from workers.phantom_volumes import VOXEL_SIZE_NM, write_phantom
 from workers.picture import picture_of
+from workers.runners import runner_named
 from workers.train import train
 
 TRAINED_PLANES = 48
@@ -39,7 +40,8 @@ def demo(folder: Path, shape: ZYX, seed: int, console: Console) -> None:
         partial.write_text(dump_settings(settings))
     train(settings, folder / "runs", False, console)
     plan = make_plan(settings, folder / "runs")
-    drive(plan, plan.steps, runner_named("daisy"), (), console)
+    with runner_named(settings.machine.runner, settings.machine, plan.run) as runner:
+        drive(plan, plan.steps, runner, (), console)
     scores = json.loads(plan.run.scores.read_text())
     console.print(
         f"VOI {scores['voi']:.3f} bits (split {scores['voi_split']:.3f}, merge "

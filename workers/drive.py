@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Literal
 
 from rich.console import Console
 
@@ -26,10 +25,8 @@ from pipeline.tables import replacing
 from workers.block import FAILURES, broken_off, failures
 from workers.progress import progress_line
 from workers.runner import Runner
-from workers.serial_runner import SerialRunner
 from workers.state import StageReport, State, state_of
 
-RunnerName = Literal["serial", "daisy"]
 DISTRIBUTIONS = (
     "pea-connectomics",
     "numpy",
@@ -38,18 +35,11 @@ DISTRIBUTIONS = (
     "zarr",
     "numcodecs",
     "daisy",
+    "distributed",
     "torch",
     "gunpowder",
     "waterz",
 )
-
-
-def runner_named(name: RunnerName) -> Runner:
-    if name == "serial":
-        return SerialRunner()
-    from workers.daisy_runner import DaisyRunner
-
-    return DaisyRunner()
 
 
 def drive(
@@ -146,7 +136,7 @@ def run_stage(step: Step, runner: Runner, console: Console) -> StageReport | Non
         given_up=given_up,
     )
     if report.ok:
-        stage.finish()
+        stage.finish(runner.sum(stage, step.workers))
         volumes = [run.volume(name) for name in stage.output_specs()]
         run.sweep([*volumes, run.tables(identity, grid.name), run.done(identity)])
         run.complete(

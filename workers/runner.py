@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 from pipeline.config import Workers
-from pipeline.stages.stage import Stage
+from pipeline.stages.stage import Stage, Sum, sum_here
 
 
 class Progress(Protocol):
@@ -31,3 +31,16 @@ class Runner(ABC):
         Returns:
             Why the stage was given up before every block was tried, or None.
         """
+
+    def sum(self, stage: Stage, workers: Workers) -> Sum:
+        """Who adds up the tables of a stage."""
+        return sum_here
+
+    def close(self) -> None:  # noqa: B027 - most have nothing that outlives a stage
+        """Stop what was started for several stages."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

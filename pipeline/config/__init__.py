@@ -7,6 +7,7 @@ from pipeline.config.load import checked_settings as checked_settings
 from pipeline.config.load import dump_settings as dump_settings
 from pipeline.config.load import load_settings as load_settings
 from pipeline.config.load import load_yaml as load_yaml
+from pipeline.config.machine import Dask as Dask
 from pipeline.config.machine import Machine as Machine
 from pipeline.config.machine import Workers as Workers
 from pipeline.config.network import Network as Network

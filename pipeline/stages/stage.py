@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import batched
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -28,6 +29,31 @@ class Outcome(NamedTuple):
 
 
 Process = Callable[[Block], Outcome]
+PARTS_AT_ONCE = 16
+
+
+class Sum(Protocol):
+    """The sum of what ``part`` makes of each item, whoever computes it.
+
+    ``add`` may be given parts and sums, in any order and number: its result must not show it.
+    """
+
+    def __call__[Item, Part](
+        self,
+        part: Callable[[Item], Part],
+        add: Callable[[Iterable[Part]], Part],
+        items: Sequence[Item],
+    ) -> Part: ...
+
+
+def sum_here[Item, Part](
+    part: Callable[[Item], Part], add: Callable[[Iterable[Part]], Part], items: Sequence[Item]
+) -> Part:
+    """A sum by this process, which holds few parts at once."""
+    total = add(())
+    for some in batched(items, PARTS_AT_ONCE):
+        total = add([total, *map(part, some)])
+    return total
 
 
 @dataclass(frozen=True)
@@ -85,8 +111,12 @@ class Stage(ABC):
         """Whether each block writes a table."""
         return True
 
-    def finish(self) -> None:  # noqa: B027 - most stages have nothing to reduce
-        """Once, after all blocks: reduce them. May run again."""
+    def finish(self, total: Sum) -> None:  # noqa: B027 - most stages have nothing to reduce
+        """Once, after all blocks: reduce them. May run again.
+
+        Args:
+            total: adds up tables, perhaps elsewhere.
+        """
 
     def remarks(self) -> list[str]:
         """What `pea plan` should say of it besides its figures."""

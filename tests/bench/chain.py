@@ -22,7 +22,8 @@ from pipeline.geometry import ZYX, Roi
 from pipeline.plan import Plan, make_plan
 from pipeline.segment.whole import standard_output_silenced
 from pipeline.volume import Volume
-from workers.drive import drive, runner_named
+from workers.daisy_runner import DaisyRunner
+from workers.drive import drive
 from workers.phantom_volumes import write_phantom
 
 BLOCK_VX = [64, 128, 256]
@@ -74,7 +75,7 @@ def main(shape: ZYX) -> None:
             plan = planned(folder, workers)
             steps = [s for s in plan.steps if not s.stage.name.startswith("downsample")]
             started, used = time.perf_counter(), cpu_seconds()
-            reports = drive(plan, steps, runner_named("daisy"), (), console)
+            reports = drive(plan, steps, DaisyRunner(), (), console)
             wall[workers], cpu[workers] = time.perf_counter() - started, cpu_seconds() - used
             assert reports[-1].name == LAST, reports
             if workers == 1:

@@ -38,7 +38,8 @@ from pipeline.patches import PatchGrid
 from pipeline.plan import make_plan
 from pipeline.spec import VolumeSpec
 from pipeline.volume import Volume
-from workers.drive import drive, runner_named
+from workers.drive import drive
+from workers.serial_runner import SerialRunner
 
 SHAPE = ZYX(24, 192, 192)
 """One tile of the default patch."""
@@ -177,7 +178,7 @@ def stage(network: Network, shape: ZYX) -> None:
         }
         plan = make_plan(checked_settings(settings, "the benchmark"), folder / "runs")
         (step,) = plan.select("predict_blockwise")
-        (report,) = drive(plan, [step], runner_named("serial"), (), Console(quiet=True))
+        (report,) = drive(plan, [step], SerialRunner(), (), Console(quiet=True))
         share = math.prod(shape) / report.seconds / 1e6
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(f"stage on {tuple(shape)}, {report.seconds:.0f} s: {share:.3f} Mvoxel/s,")
