@@ -13,6 +13,8 @@ from skimage.metrics import adapted_rand_error, variation_of_information
 
 from pipeline.evaluate.contingency import Contingency
 from pipeline.evaluate.scores import Scores
+from pipeline.evaluate.sweep import best_of, sweep
+from pipeline.graph import Assignment
 from tests import oracles
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 9))
@@ -117,3 +119,18 @@ def test_where_no_two_voxels_share_a_label_nothing_is_wrong():
     labels = np.arange(1, 9, dtype=np.uint64)
     found = Scores.of(Contingency.count(labels, labels))
     assert (found.voi, found.arand) == (0.0, 0.0)
+
+
+@given(shapes, counts, counts, seeds)
+def test_a_sweep_scores_what_relabelled_voxels_would(shape, num_fragments, num_objects, seed):
+    rng = np.random.default_rng(seed)
+    fragments, truth = patches(rng, shape, num_fragments), patches(rng, shape, num_objects)
+    assume(truth.any())
+    ids = np.arange(1, num_fragments + 1, dtype=np.uint64)
+    segmentations = [(beta, Assignment(ids, rng.permutation(ids) // 2)) for beta in (0.2, 0.3)]
+    found = sweep(Contingency.count(fragments, truth), "beta", segmentations)
+    for scores, (beta, segments) in zip(found, segmentations, strict=True):
+        counted = Contingency.count(segments.apply(fragments), truth)
+        assert scores == {"beta": beta} | Scores.of(counted).as_dict()
+    assert best_of(found)["voi"]["voi"] == min(scores["voi"] for scores in found)
+    assert best_of(found)["arand"]["arand"] == min(scores["arand"] for scores in found)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,8 +14,10 @@ from pipeline.evaluate.border import Border
 from pipeline.evaluate.conventions import all_scores
 from pipeline.evaluate.objects import worst_objects
 from pipeline.evaluate.overlaps import Overlaps
-from pipeline.evaluate.scores import HEADLINE, Scores
+from pipeline.evaluate.scores import HEADLINE
+from pipeline.evaluate.sweep import best_of, sweep
 from pipeline.geometry import Block, describe
+from pipeline.graph import Assignment
 from pipeline.location import Location
 from pipeline.rundir import write_json
 from pipeline.stages.agglomerate import read_tree
@@ -93,14 +94,13 @@ class Evaluate(Stage):
             )
         (path,) = self.run.complete_tables(self.upstream[0])
         tree, sizes = read_tree(path)
-        counts = overlaps.contingency
 
-        def scores_at(threshold: float) -> dict[str, float]:
-            segments = tree.cut(threshold, sizes, self.dust_vx)
-            return {"threshold": threshold} | Scores.of(counts.relabel(segments)).as_dict()
+        def segments_at(threshold: float) -> Assignment:
+            return tree.cut(threshold, sizes, self.dust_vx)
 
-        swept = [scores_at(threshold) for threshold in self.thresholds]
-        segments = overlaps.relabel(tree.cut(self.threshold, sizes, self.dust_vx))
+        segments = overlaps.relabel(segments_at(self.threshold))
+        cuts = ((threshold, segments_at(threshold)) for threshold in self.thresholds)
+        swept = sweep(overlaps.contingency, "threshold", cuts)
         about = {
             "truth": str(self.truth),
             "region": region,
@@ -124,7 +124,7 @@ class Evaluate(Stage):
             self.run.scores,
             {
                 **scores,
-                "best": {key: min(swept, key=itemgetter(key)) for key in ("voi", "arand")},
+                "best": best_of(swept),
                 "thresholds": swept,
                 **about,
             },
