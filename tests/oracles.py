@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import product
 
 import numpy as np
@@ -437,3 +438,86 @@ def rand_pairs(segments: np.ndarray, truth: np.ndarray) -> tuple[int, int, int]:
     same_object = truth[:, None] == truth[None, :]
     both = same_segment & same_object
     return int(both.sum()), int(same_segment.sum()), int(same_object.sum())
+
+
+def partitions(count: int) -> Iterator[tuple[int, ...]]:
+    """Every partition of 0 ... count - 1, each item labelled by the first of its part."""
+    if count == 0:
+        yield ()
+        return
+    for before in partitions(count - 1):
+        for label in sorted({*before, count - 1}):
+            yield (*before, label)
+
+
+def connected(members: set[int], edges: Sequence[Edge]) -> bool:
+    """Whether the edges within join all members."""
+    reached, left = {min(members)}, True
+    while left:
+        left = False
+        for u, v in edges:
+            if u in members and v in members and (u in reached) != (v in reached):
+                reached |= {u, v}
+                left = True
+    return reached == members
+
+
+def cut_cost(edges: Sequence[Edge], costs: Sequence[float], labels: Sequence[int]) -> float:
+    """Sum of the costs of the edges between different labels."""
+    return sum(c for (u, v), c in zip(edges, costs, strict=True) if labels[u] != labels[v])
+
+
+def mutex_watershed(
+    count: int,
+    edges: Sequence[Edge],
+    weights: Sequence[float],
+    mutex_edges: Sequence[Edge],
+    mutex_weights: Sequence[float],
+) -> list[int]:
+    """By looking at every prohibition before every merge; clusters named after their smallest."""
+    rows = [(-w, 0, min(e), max(e)) for e, w in zip(edges, weights, strict=True)]
+    rows += [(-w, 1, min(e), max(e)) for e, w in zip(mutex_edges, mutex_weights, strict=True)]
+    labels = list(range(count))
+    prohibited: list[Edge] = []
+    for _, repels, u, v in sorted(rows):
+        a, b = sorted((labels[u], labels[v]))
+        if a == b:
+            continue
+        if repels:
+            prohibited.append((u, v))
+        elif all({labels[p], labels[q]} != {a, b} for p, q in prohibited):
+            labels = [a if label == b else label for label in labels]
+    return labels
+
+
+def merged_small(
+    edges: Mapping[Edge, Contact],
+    sizes: Mapping[int, int],
+    segments: Mapping[int, int],
+    below: int,
+) -> dict[int, int]:
+    """Small segments join a neighbour, all contacts counted anew each time."""
+    found = dict(segments)
+    stuck: set[int] = set()
+    while True:
+        voxels: Counter[int] = Counter()
+        for fragment, segment in found.items():
+            voxels[segment] += sizes[fragment]
+        small = [(n, s) for s, n in voxels.items() if s > 0 and n < below and s not in stuck]
+        if not small:
+            return found
+        _, chosen = min(small)
+        means: dict[int, list[int]] = {}
+        for (u, v), contact in edges.items():
+            pair = {found[u], found[v]}
+            if chosen in pair and len(pair) == 2 and 0 not in pair and contact.direct_count:
+                (other,) = pair - {chosen}
+                total = means.setdefault(other, [0, 0])
+                total[0] += contact.direct_sum
+                total[1] += contact.direct_count
+        if not means:
+            stuck.add(chosen)
+            continue
+        best = min(means, key=lambda n: (-Fraction(*means[n]), n))
+        keep = min(best, chosen)
+        found = {f: keep if s in (best, chosen) else s for f, s in found.items()}
