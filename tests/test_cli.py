@@ -25,7 +25,7 @@ from tests.drawn import (
 from workers import cli
 
 COMMANDS = (
-    "plan", "train", "run", "status", "ingest", "evaluate", "picture", "drop", "demo",
+    "plan", "train", "run", "status", "ingest", "export", "evaluate", "picture", "drop", "demo",
 )  # fmt: skip
 Said = pytest.CaptureFixture[str]
 

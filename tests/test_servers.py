@@ -55,11 +55,12 @@ def test_a_volume_on_a_server_is_the_one_on_the_disk(server: str, folder: Path) 
         assert content_fingerprint(there, folder) == content_fingerprint(here, folder)
 
 
+@pytest.mark.parametrize("runner", ["serial", pytest.param("daisy", marks=pytest.mark.slow)])
 def test_a_run_reads_its_inputs_from_a_server(
-    server: str, tmp_path: Path, template: tuple[Path, dict[str, str]]
+    server: str, runner: str, tmp_path: Path, template: tuple[Path, dict[str, str]]
 ) -> None:
-    """In the worker processes of daisy too; bit for bit what it makes of arrays on a disk."""
-    tree = run_tree(Path("unused"), runner="daisy" if server.startswith("s3") else "serial")
+    """Bit for bit what it makes of arrays on a disk; the workers of daisy open it themselves."""
+    tree = run_tree(Path("unused"), runner=runner)
     for name in ("affinities", "labels"):
         set_at(tree, f"run.data.{name}", f"{server}/data.zarr/{name}")
     path = write_run(tmp_path / "run.yaml", tree)

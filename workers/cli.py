@@ -171,8 +171,8 @@ def ingest(
     source: Annotated[
         str,
         typer.Argument(
-            help="HDF5, TIFF, a folder of TIFF or PNG, Zarr, N5 or Neuroglancer precomputed; of the "
-            "last three also a URL: s3://, gs://, http(s)://."
+            help="HDF5, TIFF, a folder of TIFF or PNG; Zarr, N5 or Neuroglancer precomputed, also "
+            "their URL: s3://, gs://, http(s)://."
         ),
     ],
     destination: Annotated[
@@ -236,6 +236,63 @@ def ingest(
         )
     for line in report.lines():
         console.print(line)
+
+
+@app.command()
+def export(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|VOLUME", help="A run file or run directory, or a Zarr volume or its URL."
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write.")],
+    volume: Annotated[
+        Optional[str],
+        typer.Option(help="Of a run: fragments, affinities, raw, ...; segmentation if omitted."),
+    ] = None,
+    form: Annotated[
+        Optional[Literal["cremi", "snemi3d", "tiff", "sections", "precomputed", "n5"]],
+        typer.Option("--format", help="Instead of what OUT's suffix tells; .h5 is cremi."),
+    ] = None,
+    roi: Annotated[
+        Optional[str], typer.Option(metavar="Z:Z,Y:Y,X:X", help="A part: begin and end in nm.")
+    ] = None,
+    dtype: Annotated[
+        Optional[Literal["uint16", "uint32", "uint64"]], typer.Option(help="Of labels.")
+    ] = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Number labels 1, 2, ... in the order of their ids.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write a volume for another program: HDF5, TIFF, N5, Neuroglancer precomputed."""
+    from pipeline.export import export as write_out
+    from pipeline.export import format_of
+    from workers.export import named_volume, region_of
+    from workers.progress import progress_line
+
+    chosen = format_of(output, form)
+    found = named_volume(what, volume, runs)
+    region = region_of(found, roi)
+    with progress_line(notes, "export", 0, 100, "%") as line:
+        cut = write_out(
+            found,
+            output,
+            chosen,
+            roi=region,
+            dtype=dtype,
+            dense=dense,
+            overwrite=overwrite,
+            progress=lambda done, total: line(100 * done // total, 0),
+        )
+    console.print(
+        f"wrote {output}, as {chosen}: {cut.meaning}, shape {cut.shape}, {cut.dtype}, "
+        f"voxel size {cut.voxel_size_nm} nm, offset {cut.offset_nm} nm"
+    )
+    if chosen in ("tiff", "sections") and any(cut.offset_nm):
+        console.print("TIFF holds no offset: to ingest it again, give this one as --offset")
 
 
 @app.command()

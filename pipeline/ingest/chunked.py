@@ -7,7 +7,7 @@ formats mean it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -68,10 +68,8 @@ def precomputed_source(place: Location, scale: str | None) -> Iterator[Source]:
         array = opened("neuroglancer_precomputed", place, scale_index=list(scales).index(key))
         channels = array.shape[-1]
         array = array[..., 0].T if channels == 1 else array.T
-    yield source_of(
-        array, where, place, None, {"type": info.get("type")},
-        Place(size, Nm(*(b * s for b, s in zip(begin, size, strict=True)))),
-    )  # fmt: skip
+    stated = Place(size, Nm(*(b * s for b, s in zip(begin, size, strict=True))))
+    yield source_of(array, where, place, None, info, lambda: stated)
 
 
 @contextmanager
@@ -102,7 +100,9 @@ def n5_source(place: Location, dataset: str | None) -> Iterator[Source]:
         names = [str(name).lower() for name in attributes.get("axes", [])]
     check_axes(names[::-1] if set(XYZ) <= set(names) else [], where)
     path = target if isinstance(target, Path) else target.path
-    yield source_of(array.T, where, place, path.name, attributes, n5_place(attributes, where))
+    yield source_of(
+        array.T, where, place, path.name, attributes, lambda: n5_place(attributes, where)
+    )
 
 
 def source_of(
@@ -111,7 +111,7 @@ def source_of(
     container: Location,
     dataset: str | None,
     attributes: Mapping[str, Any],
-    place: Place,
+    stated: Callable[[], Place],
 ) -> Source:
     """A source of a tensorstore whose axes are in order."""
     begin_z = array.domain.inclusive_min[-3]
@@ -124,7 +124,7 @@ def source_of(
         shape=tuple(array.shape),
         dtype=dtype,
         load=lambda begin, end: array[..., begin_z + begin : begin_z + end, :, :].read().result(),
-        place=lambda: place,
+        place=stated,
         attributes=attributes,
     )
 

@@ -1,13 +1,4 @@
-"""Where a volume goes: checked before a byte is written, and in its place only when it is whole.
-
-    DEST.zarr/                        a Zarr v3 group
-        NAME/                         the volume
-        .NAME.partial/                while it is written; the next run removes what a crash left
-            NAME/                     the new volume, renamed to the one above at the end
-            .replaced/                the old one, between two renames of --overwrite
-
-One process at a time writes a name.
-"""
+"""Where a volume goes: ``DEST.zarr/NAME``, checked before a byte is written."""
 
 from __future__ import annotations
 
@@ -24,6 +15,7 @@ import zarr
 
 from pipeline.errors import ConfigError, ExistsError, FormatError, PipelineError
 from pipeline.location import Location
+from pipeline.publish import clear_unfinished, published
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 METADATA_FILE = "zarr.json"
@@ -64,11 +56,6 @@ class Destination:
         return self.path.relative_to(self.root).as_posix()
 
     @property
-    def partial(self) -> Path:
-        """Where the volume is until it is whole."""
-        return self.path.with_name(f".{self.path.name}.partial")
-
-    @property
     def groups(self) -> list[Path]:
         """The root and the groups between it and the volume, outermost first."""
         return [path for path in reversed(self.path.parents) if path.is_relative_to(self.root)]
@@ -94,7 +81,7 @@ def check_destination(destination: Destination, source: Location, overwrite: boo
     path = destination.path
     if path.is_symlink() or any(folder.is_symlink() for folder in destination.groups[1:]):
         raise ExistsError(f"a destination must lie in its own group, this is a link: {path}")
-    _clear(destination)
+    clear_unfinished(destination.path)
     if not path.exists():
         return
     if not overwrite:
@@ -148,33 +135,9 @@ def check_space(destination: Destination, num_bytes: int, basis: str) -> None:
 
 
 @contextmanager
-def published(destination: Destination) -> Iterator[Path]:
-    """A path to write the volume to; it becomes the destination when the block ends well.
-
-    When it does not, nothing is left, and what was there before is there still.
-    """
-    path, partial = destination.path, destination.partial
-    made = [folder for folder in partial.parents if not folder.exists()]
-    partial.mkdir(parents=True)
-    try:
-        yield partial / path.name
+def published_volume(destination: Destination) -> Iterator[Path]:
+    """A path to write the volume to; it becomes the destination when the block ends well."""
+    with published(destination.path) as path:
+        yield path
         for folder in destination.groups:
             zarr.open_group(folder, mode="a", zarr_format=3)
-        if path.exists():
-            path.rename(partial / ".replaced")
-        (partial / path.name).rename(path)
-    finally:
-        _clear(destination)
-        for folder in made:
-            if not any(folder.iterdir()):
-                folder.rmdir()
-
-
-def _clear(destination: Destination) -> None:
-    """Remove what was not finished; a volume caught between the two renames goes back first."""
-    path, partial = destination.path, destination.partial
-    replaced = partial / ".replaced"
-    if replaced.exists() and not path.exists():
-        replaced.rename(path)
-    if partial.exists():
-        shutil.rmtree(partial)

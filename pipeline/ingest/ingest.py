@@ -12,7 +12,12 @@ import numpy as np
 from pipeline.errors import ConfigError
 from pipeline.geometry import ZYX, Nm, Offsets, Roi
 from pipeline.ingest.convert import Converter, checked_background
-from pipeline.ingest.destination import Destination, check_destination, check_space, published
+from pipeline.ingest.destination import (
+    Destination,
+    check_destination,
+    check_space,
+    published_volume,
+)
 from pipeline.ingest.digest import ContentDigest
 from pipeline.ingest.formats import open_source
 from pipeline.ingest.kinds import Kind, inferred_kind, told_by
@@ -113,7 +118,7 @@ def ingest(
             "background": list(background),
             "planes": str(planes),
         }
-        with published(target) as path:
+        with published_volume(target) as path:
             volume = Volume.create(path, spec, provenance)
             digest = _copy(found, converter, volume, progress)
             volume.set_attributes(content_digest=digest)
