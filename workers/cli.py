@@ -311,13 +311,17 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON: all conventions defined, the worst objects.")
     ] = False,
+    workers: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Processes that count large volumes; the CPUs at hand."),
+    ] = None,
 ) -> None:
     """Score a segmentation by several conventions; the first is scikit-image, truth 0 ignored."""
-    from workers.score import score_volumes
+    from workers.score import cpus_at_hand, score_volumes
 
     if not 0 <= border <= MAX_BORDER_NM:
         raise ConfigError(f"--border must be 0 to {MAX_BORDER_NM} nm, found {border:g}")
-    scores = score_volumes(segmentation, truth, border, notes)
+    scores = score_volumes(segmentation, truth, border, workers or cpus_at_hand(), notes)
     if as_json:
         console.print(json.dumps(scores, indent=2))
         return

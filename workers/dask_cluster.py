@@ -22,6 +22,7 @@ LOOPBACK = "127.0.0.1"
 SECONDS_TO_CONNECT = 30
 SECONDS_BETWEEN_REPLACEMENTS = 15.0
 DASHBOARD_PORT = 8787
+NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 
 
 class DaskCluster:
@@ -101,7 +102,7 @@ class DaskCluster:
                     # What has to outlive a worker is in files.
                     "distributed.worker.memory.spill": False,
                     "distributed.worker.memory.target": False,
-                    "distributed.admin.large-graph-warning-threshold": "1 GB",
+                    **({} if said.dashboard else NO_PAGES),
                 }
             )
         )
@@ -128,8 +129,14 @@ class DaskCluster:
             threads_per_worker=1,
             host=LOOPBACK,
             memory_limit=None,
-            dashboard_address=f"{LOOPBACK}:{DASHBOARD_PORT}" if self._settings.dashboard else None,
+            scheduler_kwargs=dashboard_options(self._settings, LOOPBACK),
         )
+
+
+def dashboard_options(settings: Dask, host: str) -> dict[str, Any]:
+    """Options of a scheduler. It always serves HTTP; so if not asked to, then nothing to nobody."""
+    place = f"{host}:{DASHBOARD_PORT}" if settings.dashboard else f"{LOOPBACK}:0"
+    return {"dashboard": settings.dashboard, "dashboard_address": place}
 
 
 def job_cluster(settings: Dask, workers: Workers, logs: Path) -> SLURMCluster | LSFCluster:
@@ -154,10 +161,7 @@ def job_cluster(settings: Dask, workers: Workers, logs: Path) -> SLURMCluster | 
         log_directory=str(logs.resolve()),
         # The batch system watches the memory. Dask would only pause a worker, for ever.
         worker_extra_args=["--memory-limit", "0", "--no-dashboard"],
-        scheduler_options={
-            "dashboard": settings.dashboard,
-            "dashboard_address": f":{DASHBOARD_PORT}" if settings.dashboard else None,
-        },
+        scheduler_options=dashboard_options(settings, ""),
     )
 
 

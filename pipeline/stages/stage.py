@@ -47,12 +47,17 @@ class Sum(Protocol):
 
 
 def sum_here[Item, Part](
-    part: Callable[[Item], Part], add: Callable[[Iterable[Part]], Part], items: Sequence[Item]
+    part: Callable[[Item], Part],
+    add: Callable[[Iterable[Part]], Part],
+    items: Sequence[Item],
+    progress: Callable[[int, int], None] = lambda done, failed: None,
 ) -> Part:
     """A sum by this process, which holds few parts at once."""
-    total = add(())
+    total, done = add(()), 0
     for some in batched(items, PARTS_AT_ONCE):
         total = add([total, *map(part, some)])
+        done += len(some)
+        progress(done, 0)
     return total
 
 
