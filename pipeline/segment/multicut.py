@@ -83,9 +83,10 @@ def lifted_multicut_segments(
 ) -> Assignment:
     """Segments of a multicut that the long-range contacts take part in, as lifted edges.
 
-    Fragments that do not touch pull each other or push each other away by their mean long-range
-    affinity, and can be in one segment only through others. Of fragments that touch, the long-range
-    contacts are left out: they see the same membrane from further away.
+    Fragments pull each other or push each other away by their mean long-range affinity as well; of
+    those that touch, both costs add. Only direct contacts join: fragments far apart can be in one
+    segment only through others. Leaving out the long-range contacts of fragments that touch, or
+    pooling both kinds into one mean, was worse on real affinities (``configs/README.md``).
 
     Args:
         sizes: all fragments, also those that touch none.
@@ -94,8 +95,7 @@ def lifted_multicut_segments(
         A segment is named after its smallest fragment.
     """
     ends = dense_ends(graph, sizes.fragment)
-    direct = graph.direct_count > 0
-    lifted = ~direct & (graph.long_count > 0)
+    direct, lifted = graph.direct_count > 0, graph.long_count > 0
     lifted_costs = log_odds(graph.long_sum[lifted], graph.long_count[lifted], beta)
     if weighting != "none":
         lifted_costs *= shares(graph.long_count, lifted)[lifted]
