@@ -30,6 +30,8 @@ BASINS = (f"{TILING}::test_basins_do_not_depend_on_the_tiling",)
 FRAGMENTS = (f"{TILING}::test_fragments_do_not_depend_on_the_tiling",)
 EDGES = (f"{TILING}::test_edges_do_not_depend_on_the_tiling",)
 CONTINGENCY = (f"{TILING}::test_contingency_does_not_depend_on_the_tiling",)
+OVERLAPS = ("tests/test_objects.py::test_overlaps_do_not_depend_on_the_tiling",)
+BORDERS = ("tests/test_border.py",)
 TREES = ("tests/test_agglomerate.py::test_trees_are_those_of_the_twin",)
 QUANTILE_TREES = ("tests/test_agglomerate.py::test_quantile_trees_are_those_of_the_twin",)
 AFFINITIES = ("tests/test_affinities.py",)
@@ -57,7 +59,7 @@ class Mistake:
 FRAGMENTS_PY = "pipeline/segment/fragments.py"
 BASINS_PY = "pipeline/segment/basins.py"
 EDGES_PY = "pipeline/segment/edges.py"
-CONTACTS_PY = "pipeline/segment/contacts.py"
+MERGING_PY = "pipeline/segment/merging.py"
 GEOMETRY_PY = "pipeline/geometry.py"
 
 MISTAKES = (
@@ -142,8 +144,8 @@ MISTAKES = (
     Mistake(
         "an edge counted twice, by both blocks",
         EDGES_PY,
-        "max(inner[0, 0], -dz)",
-        "max(inner[0, 0] - 1, -dz)",
+        "z0, z1 = max(inner[0, 0], -dz)",
+        "z0, z1 = max(inner[0, 0] - 1, -dz)",
         EDGES,
     ),
     Mistake(
@@ -205,31 +207,31 @@ MISTAKES = (
     ),
     Mistake(
         "an average of averages",
-        CONTACTS_PY,
+        MERGING_PY,
         "contacts.total[into] += contacts.total[other]\n"
-        "    contacts.count[into] += contacts.count[other]",
-        "contacts.total[into] /= contacts.count[into]\n"
-        "    contacts.total[into] += contacts.total[other] / contacts.count[other]\n"
-        "    contacts.count[into] = 2",
+        "    contacts.pairs[into] += contacts.pairs[other]",
+        "contacts.total[into] /= contacts.pairs[into]\n"
+        "    contacts.total[into] += contacts.total[other] / contacts.pairs[other]\n"
+        "    contacts.pairs[into] = 2",
         TREES,
     ),
     Mistake(
         "a quantile one rank too low",
-        CONTACTS_PY,
-        "rank = contacts.percent * contacts.count[e] // 100 + 1",
-        "rank = contacts.percent * contacts.count[e] // 100",
+        MERGING_PY,
+        "rank = contacts.percent * contacts.pairs[e] // 100 + 1",
+        "rank = contacts.percent * contacts.pairs[e] // 100",
         QUANTILE_TREES,
     ),
     Mistake(
         "histograms joined out of order",
-        CONTACTS_PY,
+        MERGING_PY,
         "last, mine = mine, after[mine]",
         "last, mine = mine, -1",
         QUANTILE_TREES,
     ),
     Mistake(
         "ties in the order of the queue",
-        "pipeline/segment/agglomerate.py",
+        MERGING_PY,
         "joined, dropped = min(moved, known), max(moved, known)",
         "joined, dropped = moved, known",
         TREES,
@@ -240,6 +242,27 @@ MISTAKES = (
         "return PairRows(pairs[:, 0], pairs[:, 1],",
         "return PairRows(pairs[:, 0], pairs[:, 1] | 1,",
         CONTINGENCY,
+    ),
+    Mistake(
+        "a box that shrinks where blocks meet",
+        "pipeline/evaluate/overlaps.py",
+        "np.minimum.reduceat(self.begin[order], starts)",
+        "np.maximum.reduceat(self.begin[order], starts)",
+        OVERLAPS,
+    ),
+    Mistake(
+        "a border's halo that does not reach its neighbour",
+        "pipeline/evaluate/border.py",
+        "ZYX(0, len(self.widths_vx), self.widths_vx[0] + 1)",
+        "ZYX(0, len(self.widths_vx) - 1, self.widths_vx[0])",
+        BORDERS,
+    ),
+    Mistake(
+        "a border left out of the fingerprint",
+        "pipeline/stages/evaluate.py",
+        '"border_nm": self.border_nm,\n            "threshold"',
+        '"threshold"',
+        FINGERPRINTS,
     ),
     Mistake(
         "a parameter of fragments left out of the fingerprint",

@@ -31,9 +31,7 @@ def region_edges(
     dense, ids = densified(fragments)
     vectors, box = _vectors_and_box(offsets, fragments, inner)
     keys, sums = _pair_sums(affinities, dense, vectors, box, len(ids), Offsets.NUM_DIRECT)
-    one, other = ids[keys // len(ids)], ids[keys % len(ids)]
-    edges = sum_rows((np.minimum(one, other), np.maximum(one, other)), tuple(sums.T))
-    return RegionGraph(*edges)
+    return RegionGraph(*sum_rows(_ends(keys, ids), tuple(sums.T)))
 
 
 def contact_histograms(
@@ -49,10 +47,8 @@ def contact_histograms(
     assert len(ids) < 1 << 27, "two ids and a bin are one int64"
     vectors, box = _vectors_and_box(Offsets(), fragments, inner)
     keys, counts = _bin_counts(affinities, dense, vectors, box, len(ids))
-    pair, bins = keys >> 8, (keys & 255).astype(np.uint64)
-    one, other = ids[pair // len(ids)], ids[pair % len(ids)]
-    ends = (np.minimum(one, other), np.maximum(one, other))
-    return Histograms(*sum_rows((*ends, bins), (counts[:, 0],)))
+    bins = (keys & 255).astype(np.uint64)
+    return Histograms(*sum_rows((*_ends(keys >> 8, ids), bins), (counts[:, 0],)))
 
 
 def fragment_sizes(fragments: np.ndarray) -> FragmentSizes:
@@ -73,6 +69,12 @@ def _vectors_and_box(
         inner = tuple(slice(0, n) for n in fragments.shape)
     box = [[part.start, part.stop] for part in inner]
     return np.array(offsets.vectors, np.int64), np.array(box, np.int64)
+
+
+def _ends(pairs: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of pairs ``i * len(ids) + j``, the smaller one first."""
+    one, other = ids[pairs // len(ids)], ids[pairs % len(ids)]
+    return (np.minimum(one, other), np.maximum(one, other))
 
 
 @njit(cache=True, nogil=True)
