@@ -12,6 +12,8 @@
       scores.json                             scores of the run and of its sweep
       sweep.png                               the sweep, drawn
       objects.json                            its worst splits and merges
+      report.html                             all of it to look at, in one file
+      meshes/, skeletons/                     of some segments, for `pea view`
 
 A block is done when its line is in a ledger. The line is written last, after the block's files are
 on disk, and lists their sizes and checksums. Ledgers are only appended to, one per process, so a
@@ -78,6 +80,8 @@ class Record:
     masked: bool
     """The mask left nothing to do here."""
     seconds: float = 0.0
+    peak_bytes: int = 0
+    """The most memory that its process ever held; 0 where the system does not tell."""
 
     @classmethod
     def of(cls, line: bytes) -> Record:
@@ -115,6 +119,20 @@ class RunDirectory:
     @property
     def objects(self) -> Path:
         return self.root / "objects.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def meshes(self) -> Path:
+        """Of `pea mesh`, in Neuroglancer's format."""
+        return self.root / "meshes"
+
+    @property
+    def skeletons(self) -> Path:
+        """Of `pea skeleton`, in Neuroglancer's format."""
+        return self.root / "skeletons"
 
     @property
     def checkpoints(self) -> Path:

@@ -7,12 +7,14 @@ makes a damaged column an error.
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +61,17 @@ def read_table(path: Path) -> Columns:
 def _column(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     # All bytes first: a damaged header may promise fewer, and the CRC is compared at the last one.
     return np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file with one in each line; one torn by a crash does not count."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return rows
 
 
 class replacing:  # noqa: N801 - reads as the verb it is: with replacing(path) as partial

@@ -18,6 +18,7 @@ from typing import IO
 from pipeline.geometry import Block
 from pipeline.rundir import Ledger, Record
 from pipeline.stages.stage import Outcome, Process, Stage
+from workers.memory import peak_bytes
 
 FAILURES = "failures.jsonl"
 LINE = re.compile(r"\S+ \S+ block (\d+) (begins|done|failed)")
@@ -51,7 +52,8 @@ class Worker:
             self._fail(block, error)
             return False
         seconds = round(time.monotonic() - started, 3)
-        self._ledger.append(Record(index, files, outcome.filled, outcome.masked, seconds))
+        record = Record(index, files, outcome.filled, outcome.masked, seconds, peak_bytes())
+        self._ledger.append(record)
         self._say(f"block {index} done in {seconds:.2f} s")
         return True
 

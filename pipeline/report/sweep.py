@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.report.charts import BLUE, GREEN, INK, ORANGE, RULE
 from pipeline.tables import replacing
 
 Scored = Mapping[str, float]
 """Scores with the value of the parameter that they belong to."""
 
-# Of the Okabe-Ito palette, which colour-blind readers can tell apart.
-CURVE, OTHER, CHOSEN, BEST = "#0072B2", "#D55E00", "#000000", "#009E73"
+CURVE, OTHER, CHOSEN, BEST = BLUE, ORANGE, INK, GREEN
 
 
 def draw_sweep(
@@ -33,22 +33,24 @@ def draw_sweep(
     mpl.use("Agg")
     figure = Figure(figsize=(11, 4.6), dpi=110, layout="constrained")
     plane, curves = figure.subplots(1, 2)
-    best = min(swept, key=lambda scores: scores["voi"])
-    _split_against_merge(plane, swept, chosen, best, parameter)
-    _against_parameter(curves, swept, chosen, best, parameter)
+    for axes, (title, chart) in zip((plane, curves), CHARTS.items(), strict=True):
+        chart(axes, swept, chosen, parameter)
+        axes.set_title(title)
     figure.suptitle(title)
     with replacing(path) as partial, partial.open("wb") as file:
         figure.savefig(file, format="png")
 
 
-def _split_against_merge(
-    axes: Axes, swept: Sequence[Scored], chosen: Scored, best: Scored, parameter: str
+def split_against_merge(
+    axes: Axes, swept: Sequence[Scored], chosen: Scored, parameter: str
 ) -> None:
+    """VOI split and merge of each segmentation of a sweep; arguments as of ``draw_sweep``."""
+    best = min(swept, key=lambda scores: scores["voi"])
     split, merge = ([scores[key] for scores in swept] for key in ("voi_split", "voi_merge"))
     top = 1.12 * max(*split, *merge, chosen["voi_split"], chosen["voi_merge"], 0.1)
     step = _round(top / 6)
     for total in np.arange(1, 2 * top / step) * step:
-        axes.plot([0, total], [total, 0], color="0.85", lw=0.8, zorder=0)
+        axes.plot([0, total], [total, 0], color=RULE, lw=0.8, zorder=0)
     axes.plot(split, merge, "o-", color=CURVE, ms=3.5, lw=1.2)
     marks: tuple[tuple[Scored, str, dict[str, Any]], ...] = (
         (best, "lowest VOI", {"marker": "o", "mec": BEST, "mfc": "none", "ms": 15, "mew": 2}),
@@ -71,15 +73,14 @@ def _split_against_merge(
         ylim=(-0.02 * top, top),
         xlabel="VOI split (bits)",
         ylabel="VOI merge (bits)",
-        title="split against merge; grey lines: equal VOI",
     )
     axes.set_aspect("equal")
-    axes.legend(fontsize=8, loc="upper right")
+    axes.legend(fontsize=8, loc="upper right", labelspacing=1.2)
 
 
-def _against_parameter(
-    axes: Axes, swept: Sequence[Scored], chosen: Scored, best: Scored, parameter: str
-) -> None:
+def against_parameter(axes: Axes, swept: Sequence[Scored], chosen: Scored, parameter: str) -> None:
+    """VOI and ARAND over the parameter of a sweep; arguments as of ``draw_sweep``."""
+    best = min(swept, key=lambda scores: scores["voi"])
     values = [scores[parameter] for scores in swept]
     other = axes.twinx()
     axes.plot(values, [s["voi"] for s in swept], "o-", color=CURVE, ms=3.5, lw=1.2)
@@ -88,11 +89,18 @@ def _against_parameter(
     axes.axvline(chosen[parameter], color=CHOSEN, lw=1)
     axes.plot([chosen[parameter]], [chosen["voi"]], "*", color=CHOSEN, ms=13, mec="w")
     other.plot([chosen[parameter]], [chosen["arand"]], "*", color=CHOSEN, ms=13, mec="w")
-    axes.set(xlabel=parameter, title="stars: this run; dotted line: lowest VOI")
+    axes.set(xlabel=parameter)
     axes.set_ylabel("VOI (bits), circles", color=CURVE)
     other.set_ylabel("ARAND, triangles", color=OTHER)
     for each in (axes, other):
         each.set_ylim(bottom=0)
+
+
+CHARTS = {
+    "Split against merge; grey lines: equal VOI": split_against_merge,
+    "Stars: this run; dotted line: lowest VOI": against_parameter,
+}
+"""By what each shows."""
 
 
 def _round(length: float) -> float:

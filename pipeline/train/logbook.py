@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from pipeline.report.picture import colours
-from pipeline.tables import replacing
+from pipeline.report.colours import colours
+from pipeline.tables import read_rows, replacing
 
 
 class Logbook:
@@ -45,17 +44,6 @@ class Logbook:
 
     def close(self) -> None:
         self.board.close()
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a ``training.jsonl``, oldest first; a line torn by a crash does not count."""
-    rows = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
-            continue
-    return rows
 
 
 def embedding_colours(embedding: np.ndarray) -> np.ndarray:
