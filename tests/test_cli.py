@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from skimage.metrics import variation_of_information
 
 from pipeline.geometry import Roi
@@ -50,6 +54,42 @@ def test_every_command_has_help(command: str, capsys: Said) -> None:
     said = capsys.readouterr().out
     assert f"Usage: pea {command}" in said
     assert "--help" in said
+
+
+def test_versions_are_shown_without_loading_what_they_are_of() -> None:
+    program = (
+        "import sys; from workers.cli import main; status = main(['--version']);"
+        "print([m for m in ('torch', 'numpy', 'zarr', 'daisy', 'dask') if m in sys.modules]);"
+        "sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    *shown, loaded = done.stdout.splitlines()
+    assert loaded == "[]"
+    names = ["pea", "python", "torch", "zarr", "daisy", "dask", "distributed", "bioimage-cpp"]
+    assert [line.split()[0] for line in shown][: len(names)] == names
+    torch = next(line for line in shown if line.startswith("torch "))
+    assert re.fullmatch(r"torch \d+\.\d+\S*, CUDA (none|\d+\.\d+), .+", torch)
+    assert f"zarr {zarr.__version__}" in shown
+
+
+def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    """After ``--install-completion``, whose script asks the command for words like this."""
+    for words, completed in (("pea ex", "export"), ("pea export --for", "--format")):
+        asked = {"_PEA_COMPLETE": "complete_bash", "COMP_WORDS": words,
+                 "COMP_CWORD": str(len(words.split()) - 1)}  # fmt: skip
+        done = subprocess.run(
+            PEA, env={**os.environ, **asked}, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.split() == [completed]
+    line = f"{shlex.join(PEA)} --install-completion; exit $?"
+    installed = subprocess.run(
+        ["bash", "-c", line], env={**os.environ, "HOME": str(tmp_path)}, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "bash completion installed" in installed.stdout
+    assert "complete" in (tmp_path / ".bash_completions" / "pea.sh").read_text()
 
 
 def test_help_names_every_command(capsys: Said) -> None:

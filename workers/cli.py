@@ -50,6 +50,30 @@ Runs = Annotated[
 ]
 
 
+def show_versions(asked: bool) -> None:
+    if asked:
+        from workers.versions import version_lines
+
+        for line in version_lines():
+            console.print(line)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the versions that matter.",
+            callback=show_versions,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def plan(
     run_file: RunFile,

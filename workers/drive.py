@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.metadata
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ from workers.block import FAILURES, broken_off, failures
 from workers.progress import progress_line
 from workers.runner import Runner
 from workers.state import StageReport, State, state_of
+from workers.versions import version_of
 
 DISTRIBUTIONS = (
     "pea-connectomics",
@@ -304,10 +304,3 @@ def write_provenance(settings: Settings, run: RunDirectory, identities: Iterable
         }
     )
     write_json(path, starts)
-
-
-def version_of(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
