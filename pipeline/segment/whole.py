@@ -15,6 +15,17 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, label
 
 MEAN_AFFINITY = "OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>"
+SCORINGS = {
+    "mean": MEAN_AFFINITY,
+    **{
+        f"quantile_{percent}{suffix}": "OneMinus<HistogramQuantileAffinity<RegionGraphType, "
+        f"{percent}, ScoreValue, 256, {of_maxima}>>"
+        for percent in range(10, 100, 5)
+        for suffix, of_maxima in (("", "false"), ("_of_maxima", "true"))
+    },
+}
+"""Scores of contacts that come compiled with waterz: the mean affinity, and quantiles in percent,
+of all affinities between two regions, or of the largest between each two of their fragments."""
 
 
 def flooding_fragments(affinities: np.ndarray, per_section: bool) -> np.ndarray:
