@@ -9,7 +9,7 @@ regions, run files, machines, outputs and scores. Elsewhere, or not built yet:
 - 34: halos follow from the offsets and the rule; nobody can set one (tests/test_tiling.py).
 - 38: every label on disk is uint64 (tests/test_geometry.py, tests/test_ingest_formats.py).
 - 46: the convention for 0, against scikit-image: tests/test_scores.py.
-- 67: there is no multicut yet. 70, `--overwrite`: pea ingest, tests/test_ingest_destination.py.
+- 70, `--overwrite`: pea ingest, tests/test_ingest_destination.py.
 """
 
 from __future__ import annotations
