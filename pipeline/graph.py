@@ -53,6 +53,10 @@ class Table:
     def of(cls, columns: Columns) -> Self:
         return cls(**{field.name: columns[field.name] for field in fields(cls)})
 
+    def rows(self, index: slice | np.ndarray) -> Self:
+        """Some of the rows."""
+        return type(self)(*(column[index] for column in self.columns().values()))
+
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
 
@@ -135,6 +139,20 @@ class Assignment(Table):
         known = self.fragment[position] == distinct
         return np.asarray(np.where(known, self.segment[position], distinct)[dense])
 
+    def without_dust(self, sizes: FragmentSizes, dust_vx: int) -> Assignment:
+        """Segments with fewer voxels become background, 0.
+
+        Args:
+            sizes: of the same fragments.
+        """
+        if dust_vx == 0:
+            return self
+        _, segment = np.unique(self.segment, return_inverse=True)
+        voxels = np.zeros(len(self), np.uint64)
+        np.add.at(voxels, segment, sizes.size_vx)
+        dust = voxels[segment] < dust_vx
+        return Assignment(self.fragment, np.where(dust, np.uint64(0), self.segment))
+
 
 @dataclass(frozen=True)
 class MergeTree(Table):
@@ -178,7 +196,4 @@ class MergeTree(Table):
             if np.array_equal(above, index):
                 break
             index = above
-        voxels = np.zeros(len(fragments), np.uint64)
-        np.add.at(voxels, index, sizes.size_vx)
-        segments = np.where(voxels[index] < dust_vx, np.uint64(0), fragments[index])
-        return Assignment(fragments, segments)
+        return Assignment(fragments, fragments[index]).without_dust(sizes, dust_vx)

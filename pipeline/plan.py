@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline import config
 from pipeline.config import Settings, Workers
 from pipeline.errors import ConfigError, LayoutError
 from pipeline.evaluate.border import Border
@@ -14,10 +15,11 @@ from pipeline.plan_predict import prediction
 from pipeline.rundir import Identity, RunDirectory
 from pipeline.segment.downsample import halved_axes
 from pipeline.segment.fragments import FragmentRule
+from pipeline.segment.segments import Rule
 from pipeline.spec import VolumeSpec
-from pipeline.stages.agglomerate import Agglomerate, RelabelBlockwise
+from pipeline.stages.agglomerate import Agglomerate, MulticutBlockwise, RelabelBlockwise
 from pipeline.stages.downsample import DownsampleBlockwise
-from pipeline.stages.edges import EdgesBlockwise
+from pipeline.stages.edges import EdgesBlockwise, HistogramsBlockwise, SumEdges
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import FragmentsBlockwise, ResolveFragments
 from pipeline.stages.stage import Stage
@@ -131,22 +133,46 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
         offsets=offsets,
         fragments=output("fragments", machine.edges),
     )
+    summed = SumEdges(
+        name="sum_edges", run=where, grid=whole, upstream=(edges.identity,), contents={}
+    )
+    how = agglomeration(run.agglomerate, roi, offsets)
+    prepared: list[Step] = []
+    if how.method == "quantile":
+        histograms = HistogramsBlockwise(
+            name="histograms_blockwise",
+            run=where,
+            grid=BlockGrid(roi, machine.edges.block_vx, Offsets().halo_below_vx),
+            upstream=(edges.identity, *before),
+            contents=contents("affinities"),
+            affinities=affinities,
+        )
+        prepared = [Step(histograms, machine.edges)]
+    elif how.method == "multicut" and how.domains is not None:
+        domains = MulticutBlockwise(
+            name="multicut_blockwise",
+            run=where,
+            grid=how.domains,
+            upstream=(summed.identity,),
+            contents={},
+            rule=how,
+        )
+        prepared = [Step(domains, machine.agglomerate)]
     tree = Agglomerate(
         name="agglomerate",
         run=where,
         grid=whole,
-        upstream=(edges.identity,),
+        upstream=(summed.identity, *(step.stage.identity for step in prepared)),
         contents={},
-        method=run.agglomerate.method,
+        rule=how,
     )
     relabel = RelabelBlockwise(
         name="relabel_blockwise",
         run=where,
         grid=BlockGrid(roi, machine.relabel.block_vx),
-        upstream=(tree.identity,),
+        upstream=(tree.identity, summed.identity),
         contents={},
-        threshold=run.agglomerate.threshold,
-        dust_vx=run.agglomerate.dust_vx,
+        rule=how,
         segmentation=output("segmentation", machine.relabel),
     )
     steps = [Step(predicted, machine.predict)] if predicted is not None else []
@@ -154,6 +180,8 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
         Step(fragments, machine.fragments),
         Step(resolved, machine.agglomerate),
         Step(edges, machine.edges),
+        Step(summed, machine.agglomerate),
+        *prepared,
         Step(tree, machine.agglomerate),
         Step(relabel, machine.relabel),
     ]
@@ -178,22 +206,41 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
             what = "the region of the run, where there are labels"
             scored = named_region(run.evaluate.roi, size, "run.evaluate.roi", scored, what)
         halo = Border.of(run.evaluate.border_nm, size).halo_vx
+        swept = {"threshold": run.evaluate.thresholds, "beta": run.evaluate.betas, None: ()}
         scores = Evaluate(
             name="evaluate",
             run=where,
             grid=BlockGrid(scored, machine.evaluate.block_vx, halo, halo),
-            upstream=(tree.identity,),
+            upstream=(tree.identity, summed.identity),
             contents=contents("labels"),
             truth=given.truth.path,
             border_nm=run.evaluate.border_nm,
-            threshold=run.agglomerate.threshold,
-            thresholds=run.evaluate.thresholds,
-            dust_vx=run.agglomerate.dust_vx,
+            rule=how,
+            values=swept[how.parameter],
         )
         steps.append(Step(scores, machine.evaluate))
     for step in steps:
         check_memory(step.stage, step.workers)
     return Plan(settings, where, tuple(steps))
+
+
+def agglomeration(chosen: config.Agglomerate, roi: Roi, offsets: Offsets) -> Rule:
+    """The rule of a run.
+
+    Raises:
+        ConfigError: a method that needs long-range affinities, and there are none.
+    """
+    if (
+        chosen.method in ("lifted_multicut", "mutex_watershed")
+        and len(offsets) == Offsets.NUM_DIRECT
+    ):
+        raise ConfigError(
+            f"run.agglomerate.method {chosen.method} needs affinities of long-range offsets, found "
+            f"the direct neighbours only\n"
+            "Predict more (run.predict.offsets), or choose multicut or mean_affinity."
+        )
+    domains = None if chosen.domain_vx is None else BlockGrid(roi, chosen.domain_vx)
+    return Rule(domains=domains, **chosen.model_dump(exclude={"domain_vx"}))
 
 
 def pyramid(spec: VolumeSpec) -> list[tuple[ZYX, VolumeSpec]]:

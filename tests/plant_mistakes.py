@@ -60,6 +60,7 @@ FRAGMENTS_PY = "pipeline/segment/fragments.py"
 BASINS_PY = "pipeline/segment/basins.py"
 EDGES_PY = "pipeline/segment/edges.py"
 MERGING_PY = "pipeline/segment/merging.py"
+SEGMENTS_PY = "pipeline/segment/segments.py"
 GEOMETRY_PY = "pipeline/geometry.py"
 
 MISTAKES = (
@@ -260,8 +261,8 @@ MISTAKES = (
     Mistake(
         "a border left out of the fingerprint",
         "pipeline/stages/evaluate.py",
-        '"border_nm": self.border_nm,\n            "threshold"',
-        '"threshold"',
+        '"border_nm": self.border_nm,\n            "roi"',
+        '"roi"',
         FINGERPRINTS,
     ),
     Mistake(
@@ -287,15 +288,15 @@ MISTAKES = (
     ),
     Mistake(
         "the dust left out of the fingerprint",
-        "pipeline/stages/agglomerate.py",
-        'return {"threshold": self.threshold, "dust_vx": self.dust_vx}',
-        'return {"threshold": self.threshold}',
+        SEGMENTS_PY,
+        'used = {"merge_small_vx": self.merge_small_vx, "dust_vx": self.dust_vx}',
+        'used = {"merge_small_vx": self.merge_small_vx}',
         FINGERPRINTS,
     ),
     Mistake(
         "the thresholds left out of the fingerprint",
         "pipeline/stages/evaluate.py",
-        '"thresholds": list(self.thresholds),\n',
+        "**self.swept,\n",
         "",
         FINGERPRINTS,
     ),

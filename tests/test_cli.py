@@ -29,7 +29,8 @@ from tests.drawn import (
 from workers import cli
 
 COMMANDS = (
-    "plan", "train", "run", "status", "ingest", "export", "evaluate", "picture", "drop", "demo",
+    "plan", "train", "run", "status", "ingest", "export", "evaluate", "picture", "view",
+    "mesh", "skeleton", "drop", "demo",
 )  # fmt: skip
 Said = pytest.CaptureFixture[str]
 
@@ -174,8 +175,8 @@ def test_scores_without_truth_are_explained(inputs: Path, tmp_path: Path, capsys
 def test_a_stage_whose_inputs_are_not_done_says_which(words: list[str], capsys: Said) -> None:
     assert cli.main(["run", "agglomerate", *words]) == 1
     said = capsys.readouterr().err
-    assert "agglomerate needs edges_blockwise, not done in " in said
-    assert "pea run edges_blockwise" in said
+    assert "agglomerate needs sum_edges, not done in " in said
+    assert "pea run sum_edges" in said
 
 
 def test_scores_can_be_of_a_part(words: list[str], inputs: Path, tmp_path: Path) -> None:

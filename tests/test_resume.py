@@ -144,9 +144,9 @@ def other_affinities(tried: Tried, **noted: Any) -> None:
 CHANGES: list[tuple[str, Callable[[Tried], object], str, int]] = [
     ("rule", lambda t: set_at(t.tree, "run.fragments.narrow_nm", 9.0), "narrow_nm: 7.5 -> 9.0", 0),
     ("threshold", lambda t: set_at(t.tree, "run.agglomerate.threshold", 0.3),
-        "threshold: 0.5 -> 0.3", 4),
+        "threshold: 0.5 -> 0.3", 5),
     ("thresholds", lambda t: set_at(t.tree, "run.evaluate.thresholds", [0.4]),
-        "thresholds: [0.2, 0.5, 0.8] -> [0.4]", 5),
+        "thresholds: [0.2, 0.5, 0.8] -> [0.4]", 6),
     ("region", lambda t: set_at(t.tree, "run.data.roi", {"offset": [80, 16, 8],
         "shape": [400, 320, 352]}), "roi: ", 0),
     ("affinities", lambda t: other_affinities(t, content_digest="others"), "input affinities: ", 0),
@@ -154,7 +154,7 @@ CHANGES: list[tuple[str, Callable[[Tried], object], str, int]] = [
     ("offset", lambda t: moved(t, "affinities"), "roi: ", 0),
     ("voxel size", lambda t: [moved(t, n, size=[20, 8, 8]) for n in ("affinities", "labels")],
         "voxel_size_nm: [40, 8, 8] -> [20, 8, 8]", 0),
-    ("labels", lambda t: moved(t, "labels", digest="others"), "input labels: ", 5),
+    ("labels", lambda t: moved(t, "labels", digest="others"), "input labels: ", 6),
     ("mask", lambda t: set_at(t.tree, "run.data.mask", str(t.data / "mask")),
         "input mask: None", 0),
 ]  # fmt: skip
@@ -236,7 +236,7 @@ def test_rerun_of_a_named_stage_does_it_and_its_dependants(
     assert finished.out.startswith("agglomerate: 1 block")
     assert not (finished.root / "scores.json").exists()
     assert finished() == 0
-    assert finished.out.count("done before") == 4
+    assert finished.out.count("done before") == 5
     same(results(finished.root), template[1])
 
 

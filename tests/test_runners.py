@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -30,8 +30,11 @@ from pipeline.config import (
     checked_settings,
 )
 from pipeline.errors import ConfigError
-from pipeline.geometry import ZYX, Nm, Offsets, Roi, nanometres
+from pipeline.geometry import ZYX, BlockGrid, Nm, Offsets, Roi, nanometres
+from pipeline.graph import MergeTree
 from pipeline.plan import Plan, make_plan
+from pipeline.segment.edges import fragment_sizes, region_edges
+from pipeline.segment.segments import Method, Rule, merge_tree, segments_at
 from pipeline.spec import VolumeSpec
 from pipeline.stages.agglomerate import read_tree
 from pipeline.stages.stage import Stage
@@ -67,8 +70,11 @@ class Scene:
     """Begin in world voxels, and shape."""
     is_float: bool = False
     is_masked: bool = False
-    threshold: float = 0.45
+    value: float = 0.45
+    """The threshold, or beta."""
     dust_vx: int = 0
+    method: dict[str, Any] = field(default_factory=lambda: {"method": "mean_affinity"})
+    parameter: str = "threshold"
 
     @property
     def region(self) -> tuple[slice, ...]:
@@ -107,11 +113,20 @@ MASKED = Scene(
     {"per_section": True, "narrow_nm": 4.0, "wide_nm": 16.0, "wide_share": 0.7},
     roi=((-2, 11, 9), (6, 13, 121)),
     is_masked=True,
-    threshold=0.6,
+    value=0.6,
     dust_vx=40,
 )
 FLOATS = Scene((16, 9, "12.5"), DIRECT, {"narrow_nm": 0.0, "wide_nm": 12.0}, is_float=True)
-SCENES = {"plain": PLAIN, "masked": MASKED, "floats": FLOATS}
+QUANTILE = replace(PLAIN, method={"method": "quantile", "quantile": 75}, dust_vx=9)
+DOMAINS = {"domain_vx": [4, 6, 50], "weighting": "populations", "merge_small_vx": 30}
+MULTICUT = replace(PLAIN, method={"method": "multicut"} | DOMAINS, parameter="beta", dust_vx=40)
+SCENES = {
+    "plain": PLAIN,
+    "masked": MASKED,
+    "floats": FLOATS,
+    "quantile": QUANTILE,
+    "multicut": MULTICUT,
+}
 
 
 @dataclass(frozen=True)
@@ -192,8 +207,12 @@ class Bench:
                 "name": f"run{self._runs}",
                 "data": data,
                 "fragments": scene.fragments,
-                "agglomerate": {"threshold": scene.threshold, "dust_vx": scene.dust_vx},
-                "evaluate": {"thresholds": list(SWEEP)},
+                "agglomerate": {
+                    scene.parameter: scene.value,
+                    "dust_vx": scene.dust_vx,
+                    **scene.method,
+                },
+                "evaluate": {f"{scene.parameter}s": list(SWEEP)},
             },
             "machine": {
                 stage: {"block_vx": list(side), "workers": workers} for stage, side in sides.items()
@@ -210,16 +229,14 @@ class Bench:
         with runner:
             reports = drive(plan, plan.steps, runner, [], Console(file=text, width=200))
         assert [report.name for report in reports] == [step.stage.name for step in plan.steps]
-        (table,) = plan.run.complete_tables(identity_of(plan, "agglomerate"))
-        tree, sizes = read_tree(table)
-        columns = (tree.a.tolist(), tree.b.tolist(), tree.score.tolist())
+        tree, sizes = read_tree(plan.run, identity_of(plan, "agglomerate"))
         return Result(
             volumes={
                 f"{level.parent.name}/{level.name}": read_all(level)
                 for level in sorted((plan.run.root / "volumes.zarr").glob("*/s*"))
                 if level.parent.name != "basins"
             },
-            merges=[oracles.Merge(*row) for row in zip(*columns, strict=True)],
+            merges=rows_of(tree),
             sizes=dict(zip(sizes.fragment.tolist(), sizes.size_vx.tolist(), strict=True)),
             scores=json.loads(plan.run.scores.read_text()),
             reports=reports,
@@ -261,16 +278,9 @@ def expected_of(scene: Scene) -> Result:
         settings.wide_share,
     )
     fragments = oracles.watershed(heights, valid, settings.per_section).labels
-    merges, _ = oracles.merges(
-        oracles.direct(oracles.region_edges(affinities, fragments, scene.vectors))
-    )
+    merges, segmentation = agglomerated(scene, affinities, fragments)
     sizes = oracles.sizes(fragments)
-
-    def segmentation(threshold: float) -> np.ndarray:
-        names = oracles.cut(merges, sizes, threshold, scene.dust_vx)
-        return oracles.relabelled(fragments, names)
-
-    levels = {"fragments/s0": fragments, "segmentation/s0": segmentation(scene.threshold)}
+    levels = {"fragments/s0": fragments, "segmentation/s0": segmentation(scene.value)}
     size, finest = [float(str(n)) for n in scene.size_nm], levels["segmentation/s0"]
     while max(finest.shape) > 64:
         factors = [2 if n < 2 * min(size) else 1 for n in size]
@@ -287,10 +297,50 @@ def expected_of(scene: Scene) -> Result:
     in_region = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, begin, strict=True))
     assert in_truth.shape != labels.shape, "the truth overhangs"
     scores = {
-        str(threshold): scores_of(segmentation(threshold)[in_region], in_truth)
-        for threshold in (*SWEEP, scene.threshold)
+        str(value): scores_of(segmentation(value)[in_region], in_truth)
+        for value in (*SWEEP, scene.value)
     }
     return Result(levels, merges, sizes, scores, [], "")
+
+
+def agglomerated(
+    scene: Scene, affinities: np.ndarray, fragments: np.ndarray
+) -> tuple[list[oracles.Merge], Callable[[float], np.ndarray]]:
+    """Merges of the scene, and the segmentation at a threshold or beta.
+
+    A multicut is that of the whole graph at once, box by box: its solvers have tests of their own.
+    """
+    sizes = oracles.sizes(fragments)
+    if scene.method["method"] == "multicut":
+        settings = {"beta": scene.value, "dust_vx": scene.dust_vx, **scene.method}
+        domains = BlockGrid(Roi(scene.begin, scene.shape), ZYX.of(settings.pop("domain_vx")))
+        rule = Rule(domains=domains, **settings)
+        graph = region_edges(affinities, fragments, Offsets.of(scene.vectors))
+        table = fragment_sizes(fragments)
+        tree = merge_tree(rule, graph, table)
+
+        def solved(beta: float) -> np.ndarray:
+            ((_, segments),) = segments_at(rule, [beta], tree, table, graph)
+            return segments.apply(fragments)
+
+        return rows_of(tree), solved
+    if scene.method["method"] == "quantile":
+        counts = oracles.histograms(affinities, fragments)
+        merges, _ = oracles.quantile_merges(counts, scene.method["quantile"])
+    else:
+        edges = oracles.region_edges(affinities, fragments, scene.vectors)
+        merges, _ = oracles.merges(oracles.direct(edges))
+
+    def cut(threshold: float) -> np.ndarray:
+        names = oracles.cut(merges, sizes, threshold, scene.dust_vx)
+        return oracles.relabelled(fragments, names)
+
+    return merges, cut
+
+
+def rows_of(tree: MergeTree) -> list[oracles.Merge]:
+    columns = (tree.a.tolist(), tree.b.tolist(), tree.score.tolist())
+    return [oracles.Merge(*row) for row in zip(*columns, strict=True)]
 
 
 def scores_of(segments: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -343,6 +393,13 @@ def dask(tmp_path: Path) -> DaskRunner:
         pytest.param("plain", "dask", MEDIUM, 2, id="plain-dask2-medium"),
         pytest.param("masked", SerialRunner(), MEDIUM, 1, id="masked-serial-medium"),
         pytest.param("floats", ShuffledRunner(), MEDIUM, 1, id="floats-shuffled-medium"),
+        pytest.param("quantile", ShuffledRunner(), MEDIUM, 1, id="quantile-shuffled"),
+        pytest.param("multicut", SerialRunner(), WHOLE, 1, id="multicut-serial"),
+        pytest.param("multicut", DaisyRunner(), MEDIUM, 2, id="multicut-daisy2"),
+        pytest.param("quantile", DaisyRunner(), MIXED, 2, id="quantile-daisy2", marks=slow),
+        pytest.param("quantile", "dask", SMALL, 2, id="quantile-dask2", marks=slow),
+        pytest.param("multicut", ShuffledRunner(), SMALL, 1, id="multicut-shuffled", marks=slow),
+        pytest.param("multicut", "dask", MEDIUM, 2, id="multicut-dask2", marks=slow),
         pytest.param("plain", ShuffledRunner(), SMALL, 1, id="plain-shuffled", marks=slow),
         pytest.param("plain", ShuffledRunner(), MIXED, 1, id="plain-mixed", marks=slow),
         pytest.param("plain", SerialRunner(), (2, 3, 20), 1, id="plain-smallest", marks=slow),
@@ -369,14 +426,16 @@ def test_a_run_has_one_result_for_every_tiling_order_and_runner(
     result = here.run(dask if runner == "dask" else runner, blocks, workers)
     result.assert_equals(here.expected)
     assert len(here.expected.merges) > 20
-    found = {str(scores["threshold"]): scores for scores in result.scores["thresholds"]}
-    found[str(here.scene.threshold)] = result.scores
+    parameter = here.scene.parameter
+    swept = result.scores[f"{parameter}s"]
+    found = {str(scores[parameter]): scores for scores in swept}
+    found[str(here.scene.value)] = result.scores
     assert found.keys() == here.expected.scores.keys()
-    for threshold, scores in here.expected.scores.items():
-        for name, value in scores.items():
-            assert found[threshold][name] == pytest.approx(value, abs=1e-9), (threshold, name)
+    for value, scores in here.expected.scores.items():
+        for name, score in scores.items():
+            assert found[value][name] == pytest.approx(score, abs=1e-9), (value, name)
     for name, best in result.scores["best"].items():
-        assert best == min(result.scores["thresholds"], key=lambda s, name=name: s[name])
+        assert best == min(swept, key=lambda s, name=name: s[name])
     # Not only to 1e-9: the file of one scene has the same bits whatever made it.
     first = here.folder / "scores.json"
     if first.exists():
@@ -446,14 +505,30 @@ FIRST_TOUCHED = {
     "fragments.narrow_nm": (5.0, "fragments_blockwise"),
     "fragments.wide_nm": (10.0, "fragments_blockwise"),
     "fragments.wide_share": (0.41, "fragments_blockwise"),
+    "agglomerate.method": ("multicut", "agglomerate"),
     "agglomerate.threshold": (0.46, ("relabel_blockwise", "evaluate")),
+    "agglomerate.quantile": (85, "agglomerate"),
+    "agglomerate.beta": (0.4, "agglomerate"),
+    "agglomerate.weighting": ("contacts", "agglomerate"),
+    "agglomerate.domain_vx": ([4, 6, 50], "agglomerate"),
+    "agglomerate.merge_small_vx": (5, ("relabel_blockwise", "evaluate")),
     "agglomerate.dust_vx": (1, ("relabel_blockwise", "evaluate")),
     "evaluate.thresholds": ([0.2, 0.4], "evaluate"),
+    "evaluate.betas": ([0.2, 0.4], "evaluate"),
     "evaluate.border_nm": (8.0, "evaluate"),
     "evaluate.roi": ("roi", "evaluate"),
 }
-NOT_A_CHOICE = {"agglomerate.method"}
-"""There is one, so far."""
+USED_BY = {
+    "agglomerate.threshold": {"mean_affinity", "quantile"},
+    "agglomerate.quantile": {"quantile"},
+    "agglomerate.beta": {"multicut", "lifted_multicut"},
+    "agglomerate.weighting": {"multicut", "lifted_multicut"},
+    "agglomerate.domain_vx": {"multicut"},
+    "evaluate.thresholds": {"mean_affinity", "quantile"},
+    "evaluate.betas": {"multicut", "lifted_multicut"},
+}
+"""Settings that some methods do not look at."""
+METHODS = get_args(Method)
 
 
 def test_every_setting_that_decides_numbers_is_listed_here():
@@ -464,12 +539,12 @@ def test_every_setting_that_decides_numbers_is_listed_here():
     others = {"name"} | elsewhere | decide_a_checkpoint
     assert sections.keys() | others == Run.model_fields.keys()
     every = {f"{name}.{key}" for name, kind in sections.items() for key in kind.model_fields}
-    assert every == FIRST_TOUCHED.keys() | NOT_A_CHOICE
+    assert every == FIRST_TOUCHED.keys()
 
 
 @pytest.fixture(scope="module")
-def fingerprinted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Callable[..., Any]]:
-    """A bench whose affinities do not carry their offsets, and the fingerprints of its runs."""
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
+    """Plans of one method, with one setting changed; the affinities do not carry their offsets."""
     here = Bench(tmp_path_factory.mktemp("fingerprints"), PLAIN)
     root = here.folder / "data.zarr"
     few, (labels, place) = PLAIN.affinities()[:4], PLAIN.truth()
@@ -479,12 +554,14 @@ def fingerprinted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Call
     labels[0, 0, 0] ^= np.uint64(1)
     here.write(root / "other_labels", labels, place)
 
-    def fingerprints(key: str | None = None, value: Any = None) -> dict[str, str]:
+    def plan(method: str, key: str | None = None) -> Plan:
         tree = here.tree(MEDIUM)
+        tree["run"]["agglomerate"]["method"] = method
         tree["run"]["data"]["affinities"] = str(root / "bare")
         tree["run"]["data"]["offsets"] = [*DIRECT, (0, 0, -3)]
         if key is not None:
             section, name = key.split(".")
+            value = FIRST_TOUCHED[key][0]
             if value == "other":
                 value = str(root / f"other_{name}")
             elif value == "mask":
@@ -498,28 +575,50 @@ def fingerprinted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Call
                     "shape": [str(n) for n in nanometres(shape, size)],
                 }
             tree["run"][section][name] = value
-        plan = make_plan(checked_settings(tree, "the test"), here.folder / "runs")
-        return {step.stage.name: step.stage.identity.fingerprint for step in plan.steps}
+        return make_plan(checked_settings(tree, "the test"), here.folder / "runs")
 
-    return here, fingerprints
+    return plan
+
+
+def fingerprints(plan: Plan) -> dict[str, str]:
+    return {step.stage.name: step.stage.identity.fingerprint for step in plan.steps}
 
 
 @pytest.mark.parametrize("key", FIRST_TOUCHED)
-def test_a_setting_changes_the_fingerprint_of_the_stages_it_decides_and_of_no_other(
-    fingerprinted, key
-):
-    here, fingerprints = fingerprinted
-    value, touched = FIRST_TOUCHED[key]
-    plan = here.plan(MEDIUM)
-    upstream = {
-        step.stage.name: {identity.stage for identity in step.stage.upstream} for step in plan.steps
-    }
-    expected = {touched} if isinstance(touched, str) else set(touched)
-    for stage, needs in upstream.items():
-        if needs & expected:
-            expected.add(stage)
-    before, after = fingerprints(), fingerprints(key, value)
-    assert {stage for stage in before if before[stage] != after[stage]} == expected
+def test_a_setting_changes_the_fingerprint_of_the_stages_it_decides_and_of_no_other(plans, key):
+    for method in sorted(USED_BY.get(key, {"mean_affinity"})):
+        touched = FIRST_TOUCHED[key][1]
+        plan = plans(method)
+        expected = {touched} if isinstance(touched, str) else set(touched)
+        for step in plan.steps:
+            if {identity.stage for identity in step.stage.upstream} & expected:
+                expected.add(step.stage.name)
+        before, after = fingerprints(plan), fingerprints(plans(method, key))
+        assert {stage for stage in before if before[stage] != after[stage]} == expected, method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_of_other_methods_decide_nothing(plans, method):
+    # Domains of a lifted multicut are refused.
+    unused = [key for key, methods in USED_BY.items() if method not in methods]
+    if method == "lifted_multicut":
+        unused.remove("agglomerate.domain_vx")
+    assert unused
+    for key in unused:
+        assert fingerprints(plans(method)) == fingerprints(plans(method, key)), key
+
+
+def test_methods_that_look_at_long_range_affinities_are_refused_without(tmp_path):
+    here = Bench(tmp_path, FLOATS)
+    for method in METHODS:
+        tree = here.tree(MEDIUM)
+        tree["run"]["agglomerate"]["method"] = method
+        settings = checked_settings(tree, "the test")
+        if method in ("lifted_multicut", "mutex_watershed"):
+            with pytest.raises(ConfigError, match=f"{method} needs .* long-range"):
+                make_plan(settings, tmp_path / "runs")
+        else:
+            make_plan(settings, tmp_path / "runs")
 
 
 def test_a_voxel_size_belongs_to_the_fingerprint(tmp_path):

@@ -6,8 +6,9 @@ compared bit for bit with a whole-volume twin from ``oracles`` that shares no co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 from hypothesis import assume, given
@@ -22,6 +23,7 @@ from pipeline.segment.agglomerate import mean_affinity_tree
 from pipeline.segment.downsample import most_frequent
 from pipeline.segment.edges import contact_histograms, fragment_sizes, region_edges
 from pipeline.segment.fragments import FragmentRule, block_fragments, fragments, heights
+from pipeline.segment.segments import Method, Rule, merge_tree, segments_of
 from tests import oracles
 
 DIRECT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
@@ -425,6 +427,38 @@ def test_segmentations_do_not_depend_on_the_tiling(
     assert_equal_tables(tree, tree_of(merges))
     names = oracles.cut(merges, oracles.sizes(whole), threshold, dust_vx)
     assert np.array_equal(segments, oracles.relabelled(whole, names))
+
+
+@given(
+    tilings(longest=(3, 4, 5)),
+    some_affinities,
+    st.sampled_from(NEIGHBOURHOODS[1:]),
+    st.sampled_from(get_args(Method)),
+    st.sampled_from((None, 1, 2)),
+    st.sampled_from(("none", "populations")),
+)
+def test_no_method_depends_on_the_tiling(tiling, drawn, vectors, method, domain, weighting):
+    offsets = Offsets.of(vectors)
+    affinities = drawn_affinities(tiling, len(offsets), *drawn)
+    labels = fragments(affinities, FragmentRule(Nm.of((40, 8, 8)), per_section=False))
+    graph, sizes = tiled_edges(tiling, affinities, labels, offsets)
+    histograms = tiled_histograms(tiling, affinities, labels)
+    domains = None
+    if domain is not None:
+        # Domains are a tiling of their own, which belongs to the numbers.
+        sides = ZYX(*(-(-n // (domain + 1)) for n in tiling.shape))
+        domains = BlockGrid(Roi(tiling.begin, tiling.shape), sides)
+    rule = Rule(method, threshold=0.4, quantile=75, weighting=weighting, domains=domains)
+    rule = replace(rule, merge_small_vx=6, dust_vx=2)
+    tree = merge_tree(rule, graph, sizes, histograms)
+
+    edges = columns_of(oracles.region_edges(affinities, labels, vectors))
+    whole = FragmentSizes(*np.array(list(oracles.sizes(labels).items()), np.uint64).T)
+    expected = merge_tree(rule, edges, whole, contact_histograms(affinities, labels))
+    assert_equal_tables(tree, expected)
+    assert_equal_tables(
+        segments_of(rule, tree, sizes, graph), segments_of(rule, expected, whole, edges)
+    )
 
 
 def tree_of(merges: list[oracles.Merge]) -> MergeTree:

@@ -14,8 +14,8 @@ from tests.drawn import SHAPE, run_tree, write_run
 from workers import cli
 
 STAGES = (
-    "fragments_blockwise", "resolve_fragments", "edges_blockwise", "agglomerate",
-    "relabel_blockwise", "evaluate",
+    "fragments_blockwise", "resolve_fragments", "edges_blockwise", "sum_edges",
+    "agglomerate", "relabel_blockwise", "evaluate",
 )  # fmt: skip
 
 assert SHAPE == (12, 40, 44), "the block numbers in tests of runs depend on it"

@@ -108,11 +108,14 @@ def _mistakes(plan: Plan, volumes: dict[str, Volume], region: Roi) -> Iterator[M
 
 
 def _sweep_charts(scores: Mapping[str, Any]) -> dict[str, str]:
-    drawn = {}
+    drawn: dict[str, str] = {}
+    swept = [key for key in ("threshold", "beta") if f"{key}s" in scores]
+    if not swept:
+        return drawn
     with mpl.rc_context(STYLE):
         for title, chart in CHARTS.items():
             figure = new_figure(5.2, 4.6)
-            chart(figure.subplots(), scores["thresholds"], scores, "threshold")
+            chart(figure.subplots(), scores[f"{swept[0]}s"], scores, swept[0])
             drawn[title] = svg(figure, chart.__name__)
     return drawn
 

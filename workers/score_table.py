@@ -19,7 +19,7 @@ OBJECTS_SHOWN = 5
 
 def score_line(scores: Mapping[str, Any]) -> str:
     """The headline."""
-    at = f"threshold {scores['threshold']:g}: " if "threshold" in scores else ""
+    at = "".join(f"{key} {scores[key]:g}: " for key in ("threshold", "beta") if key in scores)
     return (
         f"{at}VOI {scores['voi']:.4f} (split {scores['voi_split']:.4f} + "
         f"merge {scores['voi_merge']:.4f}), ARAND {scores['arand']:.4f}"

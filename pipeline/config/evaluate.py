@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pipeline.config.fields import Amount, RoiNm, Section, Thresholds
+from pipeline.config.fields import Amount, Betas, RoiNm, Section, Thresholds
 
 
 class Evaluate(Section):
     thresholds: Thresholds = tuple(n / 20 for n in range(1, 20))
-    """Score the segmentation of each, besides ``agglomerate.threshold``."""
+    """Score the segmentation of each, besides ``agglomerate.threshold``, of methods with one."""
+    betas: Betas = tuple(n / 20 for n in range(1, 20))
+    """The same of ``agglomerate.beta``; each is a multicut of its own."""
     border_nm: Amount = 0.0
     """Leave out voxels that are not farther than this from another true object in their section, as
     CREMI does; 0 leaves out none."""

@@ -119,6 +119,13 @@ def _path(value: object) -> object:
 ArrayPath = Annotated[Location, BeforeValidator(_path), PlainSerializer(str)]
 """Of a Zarr array or group: a path, or the URL of one on a server."""
 FilePath = Annotated[Path, BeforeValidator(_path), PlainSerializer(str)]
+Beta = Annotated[float, Field(gt=0, lt=1)]
+Betas = Annotated[
+    tuple[Beta, ...],
+    BeforeValidator(_tuple),
+    AfterValidator(_ascending),
+    PlainSerializer(list),
+]
 Thresholds = Annotated[
     tuple[Threshold, ...],
     BeforeValidator(_tuple),

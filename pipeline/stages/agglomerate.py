@@ -1,4 +1,4 @@
-"""From the region graph to a merge tree, and from its cut to the segmentation."""
+"""From the region graph to a merge tree, and from that to the segmentation."""
 
 from __future__ import annotations
 
@@ -6,31 +6,67 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from pipeline.geometry import Block
-from pipeline.graph import FragmentSizes, MergeTree, RegionGraph
-from pipeline.segment.agglomerate import mean_affinity_tree
+from pipeline.graph import Assignment, FragmentSizes, MergeTree
+from pipeline.rundir import Identity, RunDirectory
+from pipeline.segment.domains import solved_domain
+from pipeline.segment.multicut import edge_costs, solve_contracted
+from pipeline.segment.segments import Rule, merge_tree, segments_of
 from pipeline.spec import VolumeSpec
+from pipeline.stages.edges import read_graph, read_histograms
 from pipeline.stages.stage import Outcome, Process, Stage
 from pipeline.tables import Columns, read_table, write_table
 from pipeline.volume import Volume
 
 
 @dataclass(frozen=True)
-class Agglomerate(Stage):
-    """The merge tree of the whole graph, and the size of every fragment. Reads tables only."""
+class MulticutBlockwise(Stage):
+    """The multicut of each domain by itself; the grid is that of the domains. Reads tables only."""
 
     revision: ClassVar[int] = 1
 
-    method: Literal["mean_affinity"]
+    rule: Rule
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        return {"method": self.method}
+        return self.rule.decides_tree
+
+    @property
+    def memory_bytes(self) -> int:
+        return 2 << 30
+
+    @contextmanager
+    def open(self) -> Iterator[Process]:
+        graph, sizes = read_graph(self.run, self.upstream[0])
+        costs = edge_costs(graph, self.rule.beta, self.rule.weighting)
+
+        def process(block: Block) -> Outcome:
+            solved = solved_domain(graph, costs, sizes.fragment, self.grid, block)
+            write_table(self.table(block), solved.columns())
+            return Outcome(filled=len(solved))
+
+        yield process
+
+
+@dataclass(frozen=True)
+class Agglomerate(Stage):
+    """The merge tree of the whole graph, and the size of every fragment. Reads tables only.
+
+    ``upstream`` begins with the stage that summed the graph; second comes that of the histograms,
+    or of the domains, where the method has one.
+    """
+
+    revision: ClassVar[int] = 2
+
+    rule: Rule
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return self.rule.decides_tree
 
     @property
     def memory_bytes(self) -> int:
@@ -39,34 +75,49 @@ class Agglomerate(Stage):
     @contextmanager
     def open(self) -> Iterator[Process]:
         def process(block: Block) -> Outcome:
-            tables = [read_table(path) for path in self.run.complete_tables(self.upstream[0])]
-            sizes = FragmentSizes.sum_of(FragmentSizes.of(table) for table in tables)
-            tree = mean_affinity_tree(RegionGraph.sum_of(RegionGraph.of(table) for table in tables))
+            graph, sizes = read_graph(self.run, self.upstream[0])
+            if self.rule.method == "multicut" and self.rule.domains is not None:
+                costs = edge_costs(graph, self.rule.beta, self.rule.weighting)
+                tables = map(read_table, self.run.complete_tables(self.upstream[1]))
+                solved = solve_contracted(graph, costs, map(Assignment.of, tables))
+                tree = MergeTree.of_partition(solved)
+            elif self.rule.method == "quantile":
+                histograms = read_histograms(self.run, self.upstream[1])
+                tree = merge_tree(self.rule, graph, sizes, histograms)
+            else:
+                tree = merge_tree(self.rule, graph, sizes)
             write_table(self.table(block), sizes.columns() | tree.columns())
             return Outcome(filled=len(sizes))
 
         yield process
 
+    def remarks(self) -> list[str]:
+        settings = [f"{name} {value}" for name, value in self.parameters.items()]
+        return [", ".join(settings).replace("method ", "")]
 
-def read_tree(path: Path) -> tuple[MergeTree, FragmentSizes]:
+
+def read_tree(run: RunDirectory, agglomerated: Identity) -> tuple[MergeTree, FragmentSizes]:
     """What ``Agglomerate`` wrote."""
+    (path,) = run.complete_tables(agglomerated)
     columns: Columns = read_table(path)
     return MergeTree.of(columns), FragmentSizes.of(columns)
 
 
 @dataclass(frozen=True)
 class RelabelBlockwise(Stage):
-    """The segmentation: fragments relabelled by a cut of the merge tree."""
+    """The segmentation: fragments relabelled by what the rule makes of the merge tree.
+
+    ``upstream`` is the stage of the tree, then that of the graph.
+    """
 
     revision: ClassVar[int] = 1
 
-    threshold: float
-    dust_vx: int
+    rule: Rule
     segmentation: VolumeSpec
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        return {"threshold": self.threshold, "dust_vx": self.dust_vx}
+        return self.rule.decides_segments
 
     @property
     def memory_bytes(self) -> int:
@@ -83,9 +134,11 @@ class RelabelBlockwise(Stage):
     def open(self) -> Iterator[Process]:
         fragments = Volume.open(self.run.volume("fragments"))
         output = self.output_volumes()["segmentation/s0"]
-        (path,) = self.run.complete_tables(self.upstream[0])
-        tree, sizes = read_tree(path)
-        segments = tree.cut(self.threshold, sizes, self.dust_vx)
+        tree, sizes = read_tree(self.run, self.upstream[0])
+        graph = None
+        if self.rule.merge_small_vx:
+            graph, _ = read_graph(self.run, self.upstream[1])
+        segments = segments_of(self.rule, tree, sizes, graph)
 
         def process(block: Block) -> Outcome:
             labels = segments.apply(fragments.read(block.write))

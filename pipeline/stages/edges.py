@@ -1,4 +1,7 @@
-"""The region graph, block by block. The first pass that needs global ids writes the fragments."""
+"""The region graph, block by block, then whole.
+
+The first pass that needs global ids writes the fragments.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.geometry import Block, Offsets
-from pipeline.graph import Assignment
+from pipeline.graph import Assignment, FragmentSizes, Histograms, RegionGraph
 from pipeline.location import Location
-from pipeline.segment.edges import fragment_sizes, region_edges
+from pipeline.rundir import Identity, RunDirectory
+from pipeline.segment.edges import contact_histograms, fragment_sizes, region_edges
 from pipeline.spec import VolumeSpec
 from pipeline.stages.stage import Outcome, Process, Stage, quantised
 from pipeline.tables import read_table, write_table
@@ -27,7 +31,7 @@ class EdgesBlockwise(Stage):
     ``upstream`` is the stage that resolved the fragments.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     affinities: Location
     offsets: Offsets
@@ -68,3 +72,78 @@ class EdgesBlockwise(Stage):
             return Outcome(filled, masked=filled == 0)
 
         yield process
+
+
+@dataclass(frozen=True)
+class HistogramsBlockwise(Stage):
+    """How many direct contacts have which affinity; only where the method needs them.
+
+    ``upstream`` is the stage that wrote the fragments. The halo is one voxel below.
+    """
+
+    revision: ClassVar[int] = 1
+
+    affinities: Location
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {}
+
+    @property
+    def memory_bytes(self) -> int:
+        return math.prod(side + 1 for side in self.grid.block_vx) * (36 + 3 * 5)
+
+    @contextmanager
+    def open(self) -> Iterator[Process]:
+        affinities = Volume.open(self.affinities)
+        fragments = Volume.open(self.run.volume("fragments"))
+
+        def process(block: Block) -> Outcome:
+            labels = fragments.read(block.read)
+            values = np.zeros((Offsets.NUM_DIRECT, *labels.shape), np.uint8)
+            values[(slice(None), *block.inner)] = quantised(
+                affinities.read(block.write, slice(Offsets.NUM_DIRECT)), self.affinities
+            )
+            histograms = contact_histograms(values, labels, block.inner)
+            write_table(self.table(block), histograms.columns())
+            return Outcome(filled=len(histograms), masked=not labels.any())
+
+        yield process
+
+
+@dataclass(frozen=True)
+class SumEdges(Stage):
+    """The region graph of the whole volume, and the size of every fragment. Reads tables only."""
+
+    revision: ClassVar[int] = 1
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {}
+
+    @property
+    def memory_bytes(self) -> int:
+        return 2 << 30
+
+    @contextmanager
+    def open(self) -> Iterator[Process]:
+        def process(block: Block) -> Outcome:
+            tables = [read_table(path) for path in self.run.complete_tables(self.upstream[0])]
+            graph = RegionGraph.sum_of(RegionGraph.of(table) for table in tables)
+            sizes = FragmentSizes.sum_of(FragmentSizes.of(table) for table in tables)
+            write_table(self.table(block), graph.columns() | sizes.columns())
+            return Outcome(filled=len(sizes))
+
+        yield process
+
+
+def read_graph(run: RunDirectory, summed: Identity) -> tuple[RegionGraph, FragmentSizes]:
+    """What ``SumEdges`` wrote."""
+    (path,) = run.complete_tables(summed)
+    columns = read_table(path)
+    return RegionGraph.of(columns), FragmentSizes.of(columns)
+
+
+def read_histograms(run: RunDirectory, counted: Identity) -> Histograms:
+    """What ``HistogramsBlockwise`` wrote, of the whole volume."""
+    return Histograms.sum_of(Histograms.of(read_table(p)) for p in run.complete_tables(counted))

@@ -1,4 +1,4 @@
-"""Scores for every threshold of a merge tree, from one pass over the voxels."""
+"""Scores of a run and of its sweep, from one pass over the voxels."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from pipeline.evaluate.overlaps import Overlaps
 from pipeline.evaluate.scores import HEADLINE
 from pipeline.evaluate.sweep import best_of, sweep
 from pipeline.geometry import Block, describe
-from pipeline.graph import Assignment
 from pipeline.location import Location
 from pipeline.rundir import write_json
+from pipeline.segment.segments import Rule, segments_at, segments_of
 from pipeline.stages.agglomerate import read_tree
+from pipeline.stages.edges import read_graph
 from pipeline.stages.stage import Outcome, Process, Stage, Sum
 from pipeline.tables import read_table, write_table
 from pipeline.volume import Volume
@@ -35,25 +36,29 @@ class Evaluate(Stage):
     """Counts fragments against the truth in each block; relabels and scores the sum of the counts.
 
     The grid covers what fragments and truth have in common; its halo is that of the border.
+    ``upstream`` is the stage of the tree, then that of the graph.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     truth: Location
     border_nm: float
-    threshold: float
-    thresholds: tuple[float, ...]
-    dust_vx: int
+    rule: Rule
+    values: tuple[float, ...]
+    """What is swept: of the rule's parameter, if it has one."""
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         return {
+            **self.rule.decides_segments,
+            **self.swept,
             "border_nm": self.border_nm,
-            "threshold": self.threshold,
-            "thresholds": list(self.thresholds),
-            "dust_vx": self.dust_vx,
             "roi": [list(self.grid.total.begin), list(self.grid.total.shape)],
         }
+
+    @property
+    def swept(self) -> Mapping[str, Any]:
+        return {f"{self.rule.parameter}s": list(self.values)} if self.rule.parameter else {}
 
     @property
     def memory_bytes(self) -> int:
@@ -75,8 +80,8 @@ class Evaluate(Stage):
         yield process
 
     def finish(self, total: Sum) -> None:
-        """Write ``scores.json``, the run's segmentation on top, then the sweep of thresholds, drawn
-        in ``sweep.png``; and ``objects.json``, the run's worst splits and merges.
+        """Write ``scores.json``, the run's segmentation on top, then the sweep, if its method has
+        one, drawn in ``sweep.png``; and ``objects.json``, the run's worst splits and merges.
 
         Raises:
             DataError: no voxel has a truth.
@@ -92,49 +97,43 @@ class Evaluate(Stage):
                 + (f", or within {self.border_nm:g} nm of a border" if self.border_nm else "")
                 + "\nScore a region that is labelled: run.evaluate.roi."
             )
-        (path,) = self.run.complete_tables(self.upstream[0])
-        tree, sizes = read_tree(path)
-
-        def segments_at(threshold: float) -> Assignment:
-            return tree.cut(threshold, sizes, self.dust_vx)
-
-        segments = overlaps.relabel(segments_at(self.threshold))
-        cuts = ((threshold, segments_at(threshold)) for threshold in self.thresholds)
-        swept = sweep(overlaps.contingency, "threshold", cuts)
+        tree, sizes = read_tree(self.run, self.upstream[0])
+        graph = None
+        if self.rule.merge_small_vx or self.rule.parameter == "beta":
+            graph, _ = read_graph(self.run, self.upstream[1])
+        segments = overlaps.relabel(segments_of(self.rule, tree, sizes, graph))
+        settings = {**self.rule.decides_tree, **self.rule.decides_segments}
         about = {
             "truth": str(self.truth),
             "region": region,
             "border_nm": self.border_nm,
-            "dust_vx": self.dust_vx,
             "fingerprint": self.identity.fingerprint,
         }
         write_json(
             self.run.objects,
             {
-                "threshold": self.threshold,
+                **settings,
                 "convention": HEADLINE,
                 **worst_objects(segments, size, WORST_OBJECTS, PARTNERS),
                 **about,
             },
         )
-        scores = {"threshold": self.threshold, **all_scores(segments.contingency)}
-        title = f"{self.run.root.name}: {region}"
-        draw_sweep(swept, scores, "threshold", self.run.sweep_picture, title)
-        write_json(
-            self.run.scores,
-            {
-                **scores,
-                "best": best_of(swept),
-                "thresholds": swept,
-                **about,
-            },
-        )
+        scores = {**settings, **all_scores(segments.contingency)}
+        parameter, swept = self.rule.parameter, {}
+        if parameter is not None:
+            others = segments_at(self.rule, self.values, tree, sizes, graph)
+            found = sweep(overlaps.contingency, parameter, others)
+            title = f"{self.run.root.name}: {region}"
+            draw_sweep(found, scores, parameter, self.run.sweep_picture, title)
+            swept = {"best": best_of(found), f"{parameter}s": found}
+        write_json(self.run.scores, {**scores, **swept, **about})
 
     def results(self) -> list[Path]:
-        return [self.run.scores, self.run.objects, self.run.sweep_picture]
+        picture = [self.run.sweep_picture] if self.rule.parameter else []
+        return [self.run.scores, self.run.objects, *picture]
 
     def remove_outputs(self) -> None:
-        for path in self.results():
+        for path in (self.run.scores, self.run.objects, self.run.sweep_picture):
             path.unlink(missing_ok=True)
 
 
