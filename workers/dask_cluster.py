@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,6 @@ from typing import Any
 
 import dask
 import distributed
-from dask_jobqueue import LSFCluster, SLURMCluster
 
 from pipeline.config import Dask, Workers
 from pipeline.errors import ConfigError, StageError
@@ -139,13 +139,18 @@ def dashboard_options(settings: Dask, host: str) -> dict[str, Any]:
     return {"dashboard": settings.dashboard, "dashboard_address": place}
 
 
-def job_cluster(settings: Dask, workers: Workers, logs: Path) -> SLURMCluster | LSFCluster:
+def job_cluster(settings: Dask, workers: Workers, logs: Path) -> distributed.SpecCluster:
     """The cluster of a batch system, one worker in each job; no job is submitted yet."""
+    interrupted = signal.getsignal(signal.SIGINT)
+    import dask_jobqueue
+
+    # Its import makes Ctrl-C an exit with status 0, as of 0.9.0.
+    signal.signal(signal.SIGINT, interrupted)
     job = settings.job
     makes, account = (
-        (SLURMCluster, {"account": job.account})
+        (dask_jobqueue.SLURMCluster, {"account": job.account})
         if settings.cluster == "slurm"
-        else (LSFCluster, {"project": job.account})
+        else (dask_jobqueue.LSFCluster, {"project": job.account})
     )
     return makes(
         **account,

@@ -17,7 +17,7 @@ from pipeline.errors import StageError
 from pipeline.stages.stage import Stage, Sum
 from workers.dask_cluster import DaskCluster
 from workers.dask_sum import dask_sum
-from workers.dask_worker import do_block, let_go
+from workers.dask_worker import Call, do_block, let_go
 from workers.runner import Progress, Runner
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -38,9 +38,9 @@ class DaskRunner(Runner):
     ) -> str | None:
         wanted = workers.model_copy(update={"workers": min(workers.workers, len(blocks))})
         client = self._cluster.client(wanted)
-        call = _Call(self._cluster, client, stage, blocks, wanted, progress)
+        todo = _Blocks(self._cluster, client, stage, blocks, wanted, progress)
         try:
-            return call.until_done()
+            return todo.until_done()
         except StageError as error:
             return str(error)
         finally:
@@ -54,7 +54,7 @@ class DaskRunner(Runner):
         self._cluster.close()
 
 
-class _Call:
+class _Blocks:
     """The blocks of one stage: those that wait, and those at work."""
 
     def __init__(
@@ -68,10 +68,15 @@ class _Call:
     ) -> None:
         self._cluster = cluster
         self._client = client
-        self._stage = stage
         self._workers = workers
         self._progress = progress
-        self._name = uuid.uuid4().hex
+        self._call = Call(
+            name=uuid.uuid4().hex,
+            stage=stage,
+            fingerprint=stage.identity.fingerprint,
+            folder=str(Path.cwd()),
+            timeout_s=workers.timeout_s,
+        )
         self._waiting = deque(blocks)
         self._at_work: dict[Any, tuple[int, str]] = {}
         """Future -> block and address of its worker."""
@@ -122,11 +127,8 @@ class _Call:
             self._tries[block] += 1
             future = self._client.submit(
                 do_block,
-                self._name,
-                self._stage,
-                str(Path.cwd()),
+                self._call,
                 block,
-                self._workers.timeout_s,
                 workers=[address],
                 allow_other_workers=False,
                 pure=False,
