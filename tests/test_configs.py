@@ -31,6 +31,7 @@ from workers import cli
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {path.stem: path for path in sorted((ROOT / "configs").glob("*.yaml"))}
+MACHINES = sorted((ROOT / "configs" / "machines").glob("*.yaml"))
 WHOLE = {
     "ac4": ((100, 1024, 1024), (29, 6, 6)),
     "ac3": ((256, 1024, 1024), (29, 6, 6)),
@@ -56,6 +57,13 @@ def test_every_config_loads_and_says_all_of_itself(name: str) -> None:
     settings = load_settings(CONFIGS[name])
     assert checked_settings(load_yaml(dump_settings(settings), "again"), "again") == settings
     assert settings.run.name in (name, "ac3-code")
+
+
+@pytest.mark.parametrize("path", MACHINES, ids=lambda path: path.stem)
+def test_every_machine_file_fits_a_run(path: Path) -> None:
+    settings = load_settings(CONFIGS["fib25"], machine=path)
+    assert settings.machine != load_settings(CONFIGS["fib25"]).machine
+    assert checked_settings(load_yaml(dump_settings(settings), "again"), "again") == settings
 
 
 def described(settings: Settings) -> None:

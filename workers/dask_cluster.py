@@ -22,7 +22,10 @@ LOOPBACK = "127.0.0.1"
 SECONDS_TO_CONNECT = 30
 SECONDS_BETWEEN_REPLACEMENTS = 15.0
 DASHBOARD_PORT = 8787
-NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+NO_PAGES: dict[str, Any] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
 
 
 class DaskCluster:
