@@ -165,6 +165,7 @@ KEYS = st.sampled_from(
         "run.data.labels", "run.data.roi", "run.data.roi.offset", "run.data.roi.shape",
         "run.data.mask", "run.fragments", "run.fragments.narrow_nm", "run.fragments.per_section",
         "run.agglomerate", "run.agglomerate.threshold", "run.agglomerate.dust_vx",
+        "run.agglomerate.method", "run.agglomerate.beta", "run.agglomerate.domain_vx",
         "run.evaluate.thresholds", "machine.runner", "machine.edges", "machine.edges.workers",
         "machine.edges.block_vx", "machine.edges.memory_gb", "machine.edges.timeout_s", "new",
     ]
