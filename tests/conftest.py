@@ -79,6 +79,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return folder, results(tried.root)
 
 
+@pytest.fixture(autouse=True)
+def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the report to the tests that are about it: half a second for each of many runs."""
+    if "report" not in request.node.path.name:
+        monkeypatch.setattr("workers.report.write_report", lambda plan: plan.run.report)
+
+
 @pytest.fixture
 def tried(
     template: tuple[Path, dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]

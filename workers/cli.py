@@ -156,6 +156,10 @@ def run(
     if made.run.scores.exists() and stage in ("all", "evaluate"):
         console.print(score_line(json.loads(made.run.scores.read_text())))
         console.print(f"scores of every threshold: {made.run.scores}")
+    if stage == "all":
+        from workers.report import report_or_warning
+
+        report_or_warning(made, console)
 
 
 @app.command()
@@ -357,6 +361,18 @@ def evaluate(
 
 
 @app.command()
+def report(
+    run_file: Annotated[Path, typer.Argument(metavar="RUN", help="A run file or a run directory.")],
+    changes: Changes = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write report.html again: scores, sections, the worst mistakes, curves, time, provenance."""
+    from workers.report import write_report
+
+    console.print(f"report: {write_report(planned(run_file, changes, runs))}")
+
+
+@app.command()
 def picture(
     run_file: RunFile,
     output: Annotated[Path, typer.Argument(metavar="OUT.png", help="The picture to write.")],
@@ -399,7 +415,7 @@ def demo(
     shape: Annotated[str, typer.Option(metavar="Z,Y,X", help="In voxels of 10 nm.")] = "64,320,320",
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another tissue.")] = 1,
 ) -> None:
-    """Segment and score a piece of synthetic neuropil, and draw it."""
+    """Segment and score a piece of synthetic neuropil, and report on it."""
     from pipeline.geometry import ZYX
     from workers.demo import demo as show
 
@@ -407,6 +423,16 @@ def demo(
     if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise ConfigError(f"--shape must be three positive numbers Z,Y,X, found {shape!r}")
     show(folder, ZYX.of(int(side) for side in sides), seed, console)
+
+
+def planned(run: Path, changes: list[str] | None, runs: Path):  # type: ignore[no-untyped-def]
+    """The plan of a run file or of a run directory."""
+    from pipeline.config import load_settings
+    from pipeline.plan import make_plan
+
+    if run.is_dir():
+        run, runs = run / "run.yaml", run.parent
+    return make_plan(load_settings(run, changes or ()), runs)
 
 
 def lengths(text: str | None, option: str):  # type: ignore[no-untyped-def]

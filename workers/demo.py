@@ -15,6 +15,7 @@ from pipeline.tables import replacing
 from workers.drive import drive
 from workers.phantom_volumes import VOXEL_SIZE_NM, write_phantom
 from workers.picture import picture_of
+from workers.report import report_or_warning
 from workers.runners import runner_named
 from workers.train import train
 
@@ -51,6 +52,7 @@ def demo(folder: Path, shape: ZYX, seed: int, console: Console) -> None:
     picture = folder / "demo.png"
     picture_of(plan, picture)
     console.print(f"picture: {picture}\nscores of every threshold: {plan.run.scores}")
+    report_or_warning(plan, console)
     console.print(f"next: pea status {plan.run.root}")
 
 

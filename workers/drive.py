@@ -22,6 +22,7 @@ from pipeline.rundir import Identity, RunDirectory, write_json
 from pipeline.stages.stage import Stage
 from pipeline.tables import replacing
 from workers.block import FAILURES, broken_off, failures
+from workers.checkout import commit
 from workers.progress import progress_line
 from workers.runner import Runner
 from workers.state import StageReport, State, state_of
@@ -299,6 +300,7 @@ def write_provenance(settings: Settings, run: RunDirectory, identities: Iterable
             "command": sys.argv,
             "host": socket.gethostname(),
             "python": platform.python_version(),
+            "commit": commit(),
             "versions": {name: version_of(name) for name in DISTRIBUTIONS},
             "fingerprints": {each.stage: each.fingerprint for each in identities},
         }
