@@ -13,6 +13,7 @@
       sweep.png                               the sweep, drawn
       objects.json                            its worst splits and merges
       report.html                             all of it to look at, in one file
+      references/METHOD, METHOD.json          by methods that need the whole volume, and scores
       meshes/, skeletons/                     of some segments, for `pea view`
 
 A block is done when its line is in a ledger. The line is written last, after the block's files are
