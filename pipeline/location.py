@@ -150,8 +150,8 @@ def _obstore() -> Any:
     return needed("obstore", "arrays on a server")
 
 
-def needed(name: str, purpose: str) -> Any:
-    """A library of the extra ``formats``.
+def needed(name: str, purpose: str, extra: str = "formats") -> Any:
+    """A library of one of the extras in ``pyproject.toml``.
 
     Raises:
         ConfigError: it is not installed.
@@ -161,5 +161,5 @@ def needed(name: str, purpose: str) -> Any:
     except ImportError:
         raise ConfigError(
             f"{purpose} need {name}, which is not installed\n"
-            "Install it: pip install 'pea-connectomics[formats]'"
+            f"Install it: pip install 'pea-connectomics[{extra}]'"
         ) from None

@@ -48,6 +48,13 @@ MachineFile = Annotated[
 Runs = Annotated[
     Path, typer.Option("--runs", help="Where run directories are kept.", callback=local)
 ]
+RunPlace = Annotated[Path, typer.Argument(metavar="RUN", help="A run file or a run directory.")]
+SegmentIds = Annotated[
+    Optional[list[int]],
+    typer.Argument(metavar="[ID ...]", min=1, help="Segments; without, the largest."),
+]
+Largest = Annotated[int, typer.Option(min=1, help="How many of the largest segments.")]
+Level = Annotated[int, typer.Option(min=0, help="Of the pyramid; coarser ones are faster.")]
 
 
 def show_versions(asked: bool) -> None:
@@ -385,6 +392,83 @@ def picture(
     from workers.picture import picture_of
 
     picture_of(make_plan(load_settings(run_file, changes or ()), runs), output)
+
+
+@app.command()
+def view(
+    run_file: RunPlace,
+    changes: Changes = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="To listen at, of this computer; 0: a free one.")
+    ] = 0,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address, and open nothing.")
+    ] = False,
+    link: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="URL",
+            help="Serve nothing: print a link for others, who find the current folder at this URL.",
+        ),
+    ] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Show a run in the browser, with Neuroglancer: all volumes, meshes and skeletons."""
+    from workers.scene import Scene
+    from workers.view import link as linked
+    from workers.view import view as show
+
+    scene = Scene.of_run(planned(run_file, changes, runs))
+    for line in scene.remarks:
+        notes.print(line)
+    if link is not None:
+        console.print(linked(scene, link))
+        return
+    show(scene, port, not no_browser, console)
+
+
+@app.command()
+def mesh(
+    run_file: RunPlace,
+    ids: SegmentIds = None,
+    largest: Largest = 20,
+    level: Level = 0,
+    ply: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FOLDER", help="Write PLY files too.", callback=local),
+    ] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Make meshes of segments, for `pea view` and other programs."""
+    from workers.shapes import chosen, segments_of, write_meshes
+
+    made = planned(run_file, None, runs)
+    segments = segments_of(made, level, notes)
+    wanted = chosen(segments, ids or (), largest)
+    folder = write_meshes(made, segments, wanted, ply, notes)
+    console.print(f"meshes of {len(wanted)} segments: {folder}")
+
+
+@app.command()
+def skeleton(
+    run_file: RunPlace,
+    ids: SegmentIds = None,
+    largest: Largest = 20,
+    level: Level = 0,
+    swc: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FOLDER", help="Write SWC files too.", callback=local),
+    ] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Trace the centre lines of segments, for `pea view` and other programs."""
+    from workers.shapes import chosen, segments_of, write_skeletons
+
+    made = planned(run_file, None, runs)
+    segments = segments_of(made, level, notes)
+    wanted = chosen(segments, ids or (), largest)
+    folder = write_skeletons(made, segments, wanted, swc, notes)
+    console.print(f"skeletons of {len(wanted)} segments: {folder}")
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""The shapes of segments: surfaces and centre lines, and the files that viewers read them from."""
