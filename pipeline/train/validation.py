@@ -43,7 +43,9 @@ class Validated:
 def segmented(
     affinities: np.ndarray, offsets: Offsets, truth: np.ndarray, run: Run, voxel_size_nm: Nm
 ) -> Validated:
-    """Segment a region whole, by the rules of the run, and score it at every threshold.
+    """Segment a region whole, with the fragments of the run, and score it at every threshold.
+
+    By mean affinity, whatever ``run.agglomerate.method`` is: one tree holds all thresholds.
 
     Args:
         affinities: uint8 ``(channel, z, y, x)``.
