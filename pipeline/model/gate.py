@@ -14,7 +14,7 @@ MAX_RELATIVE_ERROR = 0.02
 """Of the output, in the Euclidean norm."""
 MAX_AFFINITY_ERROR = 0.02
 """Of all but one in a thousand affinities of direct neighbours."""
-IN_TRAINING = 3.0
+IN_TRAINING = 5.0
 """Times as much: new weights embed at random, and a wrong kernel is wrong by far more."""
 
 
