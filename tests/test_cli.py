@@ -29,8 +29,8 @@ from tests.drawn import (
 from workers import cli
 
 COMMANDS = (
-    "plan", "train", "run", "status", "ingest", "export", "evaluate", "report",
-    "picture", "view", "mesh", "skeleton", "drop", "demo",
+    "plan", "train", "run", "status", "ingest", "export", "evaluate", "report", "picture",
+    "view", "reference", "mesh", "skeleton", "drop", "demo",
 )  # fmt: skip
 Said = pytest.CaptureFixture[str]
 

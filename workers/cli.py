@@ -472,6 +472,27 @@ def skeleton(
 
 
 @app.command()
+def reference(
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="waterz, waterz-median, mutex-watershed or lmc.")
+    ],
+    run_file: RunFile,
+    changes: Changes = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Segment a run's affinities by a method that needs the whole volume in memory, to compare."""
+    from pipeline.config import load_settings
+    from pipeline.plan import make_plan
+    from workers.reference import write_reference
+
+    made = make_plan(load_settings(run_file, changes or ()), runs)
+    found = write_reference(made, method, console)
+    if "voi" in found:
+        console.print(score_line(found))
+    console.print(f"segmentation: {found['path']}")
+
+
+@app.command()
 def drop(
     stage: Annotated[
         str, typer.Argument(metavar="STAGE|all", help="A stage, as `pea plan` names it.")
