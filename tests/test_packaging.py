@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -114,4 +117,43 @@ def test_released_networks_and_their_cards_are_packed(
             names = {name.partition("/")[2] for name in archive.getnames()}
     weights = copied / "pipeline" / "model" / "weights"
     assert {f"pipeline/model/weights/{file.name}" for file in weights.iterdir()} <= names
+    beside = [
+        file.relative_to(copied).as_posix()
+        for top in ("pipeline", "workers")
+        for file in (copied / top).rglob("*")
+        if file.suffix not in (".py", ".md", ".nbc", ".nbi") and file.is_file()
+    ]
+    assert set(beside) <= names, "what code reads is named in package-data"
     assert not [name for name in names if name.endswith((".nbc", ".nbi", ".h5"))]
+
+
+@pytest.mark.slow
+def test_a_wheel_does_the_demo_away_from_the_project(copied: Path, tmp_path: Path) -> None:
+    """In an environment of its own, which has this one's libraries and not this project."""
+    subprocess.run(
+        [sys.executable, "-c", BUILD, "wheel", str(tmp_path)], cwd=copied, check=True,
+        capture_output=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index",
+         str(wheel)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    # Folders named in a .pth file are searched; .pth files in them, as of an editable install, not.
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (site / "libraries.pth").write_text(sysconfig.get_path("purelib"))
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def done(*words: str) -> str:
+        return subprocess.run(
+            words, cwd=tmp_path, env=plain, check=True, capture_output=True, text=True
+        ).stdout
+
+    where = done(str(python), "-c", "import pipeline, workers; print(pipeline.__file__)")
+    assert Path(where.strip()).is_relative_to(site)
+    said = done(str(python.with_name("pea")), "demo", "--shape", "24,96,96")
+    assert "VOI" in said
+    assert (tmp_path / "demo" / "demo.png").stat().st_size > 10_000
