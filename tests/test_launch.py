@@ -79,6 +79,8 @@ def host() -> Iterator[str]:
     finally:
         for process in processes_in(name):
             process.kill()
+        with suppress(subprocess.CalledProcessError):  # the namespace takes it along, later
+            ip("link", "del", f"{cable}a")
         ip("netns", "del", name)
 
 
@@ -108,7 +110,7 @@ class Rehearsal:
 
     def __init__(self, folder: Path, host: str) -> None:
         data = write_inputs(folder, (24, 128, 128), LONG, digest="as ingested")
-        tree = run_tree(data, runner="daisy", max_restarts=100, timeout_s=6, block_vx=(8, 32, 32))
+        tree = run_tree(data, runner="daisy", max_restarts=2, timeout_s=6, block_vx=(8, 32, 32))
         tree["machine"] |= {"launch": f"ip netns exec {host} {{command}}", "host": HERE}
         self.said = folder / "said.txt"
         self.run = folder / "runs" / "small"

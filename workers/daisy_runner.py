@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -31,6 +32,9 @@ LOOPBACK = "127.0.0.1"
 
 
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_TO_CONNECT = 10
+SECONDS_TO_LEAVE = 5
+"""How long a launched worker may stay after the last block."""
 
 
 class DaisyRunner(Runner):
@@ -116,13 +120,43 @@ def _work_here(stage: Stage) -> None:
 
 
 def _launch(template: str, command: Sequence[str]) -> None:
-    """The life of a process that waits for a worker elsewhere."""
-    words = shlex.join([*command, daisy.Context.from_env().to_env()])
+    """The life of a process that waits for a worker elsewhere.
+
+    daisy does not return before all of these do. So when its scheduler has closed the port, they do
+    not wait for long: the worker may be on a host that nobody can reach any more.
+    """
+    context = daisy.Context.from_env()
+    words = shlex.join([*command, context.to_env()])
     shell = template.replace("{command}", words)
     process = subprocess.Popen(shell, shell=True, start_new_session=True)  # noqa: S602 - the user's
-    _end_with_parent(lambda: os.killpg(process.pid, signal.SIGTERM))
-    if process.wait() != 0:
+    _end_with_parent(lambda: _stop(process))
+    listens = True
+    while listens and process.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_LEAVE)
+        listens = unreachable(context) is None
+    if process.poll() is None:
+        _stop(process)
+    elif process.returncode != 0:
         raise RuntimeError(f"the launch command ended with status {process.returncode}: {shell}")
+
+
+def unreachable(context: daisy.Context) -> str | None:
+    """Why daisy's scheduler cannot be reached from here, or None."""
+    try:
+        place = context["hostname"], int(context["port"])
+        socket.create_connection(place, SECONDS_TO_CONNECT).close()
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a launch command with all that it started here."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def work(stage: Stage, context: daisy.Context) -> None:
@@ -152,8 +186,7 @@ def _end_with_parent(last: Callable[[], None] = lambda: None) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        with suppress(ProcessLookupError):
-            last()
+        last()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -7,6 +7,7 @@ shared file system, plans the run again, and works only if that leads to the sam
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pipeline.config import load_settings
 from pipeline.errors import StageError
 from pipeline.plan import make_plan
 from pipeline.stages.stage import Stage
-from workers.daisy_runner import work
+from workers.daisy_runner import unreachable, work
 
 
 def stage_of(run: Path, name: str, fingerprint: str) -> Stage:
@@ -42,10 +43,19 @@ def main(folder: str, run: str, stage: str, fingerprint: str, context: str) -> N
     Args:
         folder: the driver's working directory, as paths in run files are relative to it.
         context: what daisy needs to find its scheduler.
+
+    Raises:
+        StageError: this host cannot reach it, or has another version of the stage.
     """
     os.chdir(folder)
     os.environ["DAISY_CONTEXT"] = context
-    work(stage_of(Path(run), stage, fingerprint), daisy.Context.from_env())
+    found = daisy.Context.from_env()
+    if (error := unreachable(found)) is not None:
+        raise StageError(
+            f"{socket.gethostname()} cannot reach daisy's scheduler at {found['hostname']}, port "
+            f"{found['port']}: {error}\nSet machine.host to an address that other hosts reach."
+        )
+    work(stage_of(Path(run), stage, fingerprint), found)
 
 
 if __name__ == "__main__":
