@@ -173,6 +173,20 @@ class Volume:
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(self._array.dtype)
 
+    @property
+    def zarr_format(self) -> int:
+        return int(self._array.metadata.zarr_format)
+
+    @property
+    def axis_names(self) -> list[str | None]:
+        """What the array itself calls its axes; xarray does so by an attribute in Zarr v2."""
+        given: Any = (
+            self._array.attrs.get("_ARRAY_DIMENSIONS")
+            if self.zarr_format == 2
+            else getattr(self._array.metadata, "dimension_names", None)
+        )
+        return list(given or [None] * self._array.ndim)
+
     def read(self, roi: Roi, channels: slice = slice(None)) -> np.ndarray:
         """The voxels of a region.
 

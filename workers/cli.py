@@ -443,10 +443,10 @@ def mesh(
     from workers.shapes import chosen, segments_of, write_meshes
 
     made = planned(run_file, None, runs)
-    segments = segments_of(made, level, notes)
-    wanted = chosen(segments, ids or (), largest)
-    folder = write_meshes(made, segments, wanted, ply, notes)
-    console.print(f"meshes of {len(wanted)} segments: {folder}")
+    with segments_of(made, level, notes) as segments:
+        wanted = chosen(segments, ids or (), largest)
+        folder = write_meshes(made, segments, wanted, ply, notes)
+    console.print(f"meshes: {len(wanted)}, in {folder}")
 
 
 @app.command()
@@ -465,10 +465,10 @@ def skeleton(
     from workers.shapes import chosen, segments_of, write_skeletons
 
     made = planned(run_file, None, runs)
-    segments = segments_of(made, level, notes)
-    wanted = chosen(segments, ids or (), largest)
-    folder = write_skeletons(made, segments, wanted, swc, notes)
-    console.print(f"skeletons of {len(wanted)} segments: {folder}")
+    with segments_of(made, level, notes) as segments:
+        wanted = chosen(segments, ids or (), largest)
+        folder = write_skeletons(made, segments, wanted, swc, notes)
+    console.print(f"skeletons: {len(wanted)}, in {folder}")
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,9 @@ class Layer:
     shift_vx: np.ndarray
     """What to add to where the client would place it, float64 ``(3,)``, in its voxels."""
 
+    axes: tuple[str, ...] = ()
+    """What the client calls the axes of a bare array; it knows their lengths of a group only."""
+
     @classmethod
     def of(cls, name: str, volume: Volume) -> Layer:
         """A layer with all levels there are.
@@ -57,7 +60,9 @@ class Layer:
         size, offset = (np.array(nm, float) for nm in (spec.voxel_size_nm, spec.offset_nm))
         attributes = group_attributes(place.parent)
         if place.name not in level_names(attributes):
-            return cls(name, volume, place, offset / size)
+            prefix = "d" if volume.zarr_format == 2 else "dim_"
+            axes = (axis or f"{prefix}{n}" for n, axis in enumerate(volume.axis_names))
+            return cls(name, volume, place, offset / size, tuple(axes))
         corner = np.array(level_place(attributes, place.name)[1], float) - size / 2
         return cls(name, volume, place.parent, (offset - corner) / size)
 
@@ -65,17 +70,20 @@ class Layer:
         """Where its voxels come from, and where they lie."""
         library, spec = needed("neuroglancer", "views", "view"), self.volume.spec
         channels = 0 if spec.channels is None else 1
-        space = library.CoordinateSpace(
-            names=[*[CHANNEL] * channels, "z", "y", "x"],
-            units=[*[""] * channels, "nm", "nm", "nm"],
-            scales=[*[1] * channels, *spec.voxel_size_nm.numbers()],
-        )
+
+        def space(names: Sequence[str]) -> Any:
+            units = [*[""] * channels, "nm", "nm", "nm"]
+            scales = [*[1] * channels, *spec.voxel_size_nm.numbers()]
+            return library.CoordinateSpace(names=names, units=units, scales=scales)
+
         matrix = np.eye(3 + channels, 4 + channels)
         matrix[channels:, -1] = self.shift_vx
-        return library.LayerDataSource(
-            url=f"zarr://{address}",
-            transform=library.CoordinateSpaceTransform(output_dimensions=space, matrix=matrix),
+        transform = library.CoordinateSpaceTransform(
+            output_dimensions=space([*[CHANNEL] * channels, "z", "y", "x"]), matrix=matrix
         )
+        if self.axes:
+            transform.input_dimensions = space(self.axes)
+        return library.LayerDataSource(url=f"zarr://{address}", transform=transform)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from pipeline.morphology.surface import simplified, surface
 from pipeline.plan import Plan
 from pipeline.rundir import RunDirectory
 from pipeline.volume import Volume
+from workers.drive import locked
 from workers.progress import progress_line
 from workers.state import State, state_of
 
@@ -24,11 +26,13 @@ SHOWN_MISSING = 5
 """Ids named in a message."""
 
 
-def segments_of(plan: Plan, level: int, console: Console) -> Segments:
-    """The segments of a level of a run.
+@contextmanager
+def segments_of(plan: Plan, level: int, console: Console) -> Iterator[Segments]:
+    """The segments of a level of a run, which nobody changes meanwhile.
 
     Raises:
-        NotFoundError: no such level, or it is not finished; DataError: nothing but background.
+        NotFoundError: no such level, or it is not finished; DataError: nothing but background;
+        ExistsError: another process is at work on the run.
     """
     makers = {name: step.stage for step in plan.steps for name in step.stage.output_specs()}
     maker = makers.get(f"segmentation/s{level}")
@@ -42,12 +46,13 @@ def segments_of(plan: Plan, level: int, console: Console) -> Segments:
             f"{maker.name} is not finished, or out of date: {plan.run.root}\n"
             "Make the segmentation first: pea run all"
         )
-    volume = Volume.open(plan.run.volume("segmentation"), level)
-    with progress_line(console, "segments", 0, 100, "%") as line:
-        found = Segments.of(volume, progress=lambda done, total: line(100 * done // total, 0))
-    if not len(found.extents.segment):
-        raise DataError(f"there is no segment in {volume.path}, only background")
-    return found
+    with locked(plan.run):
+        volume = Volume.open(plan.run.volume("segmentation"), level)
+        with progress_line(console, "segments", 0, 100, "%") as line:
+            found = Segments.of(volume, progress=lambda done, total: line(100 * done // total, 0))
+        if not len(found.extents.segment):
+            raise DataError(f"there is no segment in {volume.path}, only background")
+        yield found
 
 
 def chosen(segments: Segments, ids: Sequence[int], largest: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import webbrowser
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,13 +48,15 @@ def served(scene: Scene, port: int) -> Iterator[Any]:
         ConfigError: the port is taken, or neuroglancer is not installed.
     """
     library = needed("neuroglancer", "views", "view")
-    library.set_server_bind_address(LOOPBACK, port)
     try:
-        viewer = library.Viewer(allow_credentials=False)
+        # Tornado would leave the socket open.
+        socket.create_server((LOOPBACK, port)).close()
     except OSError as error:
         raise ConfigError(
             f"--port {port} cannot be listened at: {error.strerror}\nTake another, or none."
         ) from error
+    library.set_server_bind_address(LOOPBACK, port)
+    viewer = library.Viewer(allow_credentials=False)
     try:
         mount(library.server.global_server.app, viewer.token, scene.folders)
         root = f"{library.server.get_server_url()}/files/{viewer.token}"
