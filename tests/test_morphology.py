@@ -172,9 +172,11 @@ def test_skeletons_do_not_depend_on_blocks(tmp_path: Path) -> None:
 def test_a_skeleton_that_does_not_fit_in_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(skeleton_module, "MAX_BOX_VX", 6 * 15 * 24 - 1)
+    monkeypatch.setattr(skeleton_module, "MAX_BYTES", 51 * 6 * 15 * 24 - 1)
     segments = segments_in(tmp_path, box((3, 5, 7), (9, 20, 31)))
-    with pytest.raises(LayoutError, match=r"segment 7 has a box of \(6, 15, 24\).*\n.*--level N"):
+    with pytest.raises(
+        LayoutError, match=r"segment 7 needs .*: its box has \(6, 15, 24\) voxels\n.*--level N"
+    ):
         skeleton(segments, 7)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import fastremap
 import numpy as np
@@ -71,6 +72,11 @@ class Extents:
         ids, first = np.unique(self.segment, return_index=True)
         return ids, np.add.reduceat(self.voxels, first) if len(ids) else self.voxels
 
+    def size(self, segment: int) -> int:
+        """Voxels of one segment."""
+        first, last = self._rows(segment)
+        return int(self.voxels[first:last].sum())
+
     def largest(self, count: int) -> list[int]:
         """Ids of the largest segments, the largest first, of equal ones the smaller id."""
         ids, voxels = self.sizes()
@@ -78,14 +84,16 @@ class Extents:
 
     def boxes(self, segment: int) -> list[tuple[int, Roi]]:
         """Each block that a segment touches, and the box of its voxels there."""
-        first, last = (
-            int(np.searchsorted(self.segment, np.uint64(segment), side=side))
-            for side in ("left", "right")
-        )
+        first, last = self._rows(segment)
         return [
             (int(self.block[row]), Roi(self.begin[row], self.end[row] - self.begin[row]))
             for row in range(first, last)
         ]
+
+    def _rows(self, segment: int) -> list[int]:
+        """The first row of a segment, and the one behind its last."""
+        sides: tuple[Literal["left", "right"], ...] = ("left", "right")
+        return [int(np.searchsorted(self.segment, np.uint64(segment), side=s)) for s in sides]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The centre lines of a segment, by TEASAR (Sato et al., 2000).
 
-A skeleton is traced through the whole segment at once, so its box must fit in memory; of a large
-segment take a coarser level.
+A skeleton is traced through the whole segment at once, so it must fit in memory; of a large segment
+take a coarser level.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import numpy as np
 from bioimage_cpp.skeleton import teasar
 
 from pipeline.errors import LayoutError
-from pipeline.geometry import Roi
+from pipeline.geometry import Roi, slices
 from pipeline.morphology.segments import Segments
 
-MAX_BOX_VX = 1 << 28
+MAX_BYTES = 8 << 30
+BYTES_OF_VOXEL = 50
+"""TEASAR's for each voxel of the segment; for each of its box there is one."""
 INVALIDATION = {"scale": 1.5, "constant": 300.0}
 """A path clears what lies within 1.5 radii and 300 nm of it, as kimimaro's defaults for neurons."""
 
@@ -50,16 +52,21 @@ def skeleton(segments: Segments, segment: int) -> Skeleton:
         segment: one that is there.
 
     Raises:
-        LayoutError: its box has more voxels than can be held at once.
+        LayoutError: it needs more than 8 GiB.
     """
     boxes = [box for _, box in segments.extents.boxes(segment)]
     box = reduce(Roi.union, boxes)
-    if math.prod(box.shape) > MAX_BOX_VX:
+    needed = math.prod(box.shape) + BYTES_OF_VOXEL * segments.extents.size(segment)
+    if needed > MAX_BYTES:
         raise LayoutError(
-            f"segment {segment} has a box of {tuple(box.shape)} voxels, and a skeleton is traced "
-            f"in up to {MAX_BOX_VX} of them\nTake a coarser level: --level N"
+            f"the skeleton of segment {segment} needs {needed / 1e9:.1f} GB, and may have "
+            f"{MAX_BYTES / 1e9:.1f}: its box has {tuple(box.shape)} voxels\n"
+            "Take a coarser level: --level N"
         )
+    mask = np.zeros(tuple(box.shape), bool)
+    for part in boxes:
+        mask[slices(part, box.begin)] = segments.mask(segment, part)
     size = segments.voxel_size_nm
-    places, edges, radii = teasar(segments.mask(segment, box), spacing=size, **INVALIDATION)
+    places, edges, radii = teasar(mask, spacing=size, **INVALIDATION)
     centres = places / size + np.array(box.begin) + 0.5
     return Skeleton(segments.world(centres), edges.astype(np.uint32), radii)
