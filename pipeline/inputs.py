@@ -253,3 +253,20 @@ def named_region(given: RoiNm, voxel_size_nm: Nm, key: str, inside: Roi, what: s
             f"it covers {describe(inside, voxel_size_nm)}"
         )
     return roi
+
+
+def refuse_overlaps(rois: Mapping[str, Roi], voxel_size_nm: Nm) -> None:
+    """Raise if a voxel is in two of the regions for training, validation, tuning and testing.
+
+    Raises:
+        RoiError: naming both.
+    """
+    names = list(rois)
+    for number, one in enumerate(names):
+        for other in names[number + 1 :]:
+            if not rois[one].intersect(rois[other]).empty:
+                raise RoiError(
+                    f"{one} and {other} must not overlap: scores would flatter\n"
+                    f"{one} is {describe(rois[one], voxel_size_nm)}\n"
+                    f"{other} is {describe(rois[other], voxel_size_nm)}"
+                )

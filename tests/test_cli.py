@@ -29,7 +29,7 @@ from tests.drawn import (
 from workers import cli
 
 COMMANDS = (
-    "plan", "train", "run", "status", "ingest", "export", "evaluate", "report", "picture",
+    "plan", "train", "run", "tune", "status", "ingest", "export", "evaluate", "report", "picture",
     "view", "reference", "mesh", "skeleton", "drop", "demo",
 )  # fmt: skip
 Said = pytest.CaptureFixture[str]

@@ -26,6 +26,7 @@ from pipeline.config import (
     Evaluate,
     Fragments,
     Run,
+    Tune,
     Workers,
     checked_settings,
 )
@@ -517,6 +518,14 @@ FIRST_TOUCHED = {
     "evaluate.betas": ([0.2, 0.4], "evaluate"),
     "evaluate.border_nm": (8.0, "evaluate"),
     "evaluate.roi": ("roi", "evaluate"),
+    "tune.narrow_nm": ([5.0], ()),  # only `pea tune` looks at these
+    "tune.wide_nm": ([10.0], ()),
+    "tune.wide_share": ([0.2], ()),
+    "tune.methods": (["multicut"], ()),
+    "tune.thresholds": ([0.2], ()),
+    "tune.quantiles": ([75], ()),
+    "tune.betas": ([0.2], ()),
+    "tune.weightings": (["contacts"], ()),
 }
 USED_BY = {
     "agglomerate.threshold": {"mean_affinity", "quantile"},
@@ -533,7 +542,7 @@ METHODS = get_args(Method)
 
 def test_every_setting_that_decides_numbers_is_listed_here():
     sections = {"data": Data, "fragments": Fragments, "agglomerate": Agglomerate}
-    sections["evaluate"] = Evaluate
+    sections |= {"evaluate": Evaluate, "tune": Tune}
     elsewhere = {"predict"}  # tests/test_predict.py
     decide_a_checkpoint = {"network", "train"}
     others = {"name"} | elsewhere | decide_a_checkpoint
@@ -574,7 +583,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
                     "offset": [str(n) for n in nanometres(begin, size)],
                     "shape": [str(n) for n in nanometres(shape, size)],
                 }
-            tree["run"][section][name] = value
+            tree["run"].setdefault(section, {})[name] = value
         return make_plan(checked_settings(tree, "the test"), here.folder / "runs")
 
     return plan

@@ -170,6 +170,49 @@ def run(
 
 
 @app.command()
+def tune(
+    run_file: RunFile,
+    changes: Changes = None,
+    by: Annotated[
+        Literal["voi", "arand"], typer.Option(help="The score that decides, lower is better.")
+    ] = "voi",
+    roi: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="Z:Z,Y:Y,X:X",
+            help="Begin and end in nm, instead of run.train.validation.roi.",
+        ),
+    ] = None,
+    machine: MachineFile = None,
+    runner: Annotated[
+        Optional[Literal["serial", "daisy", "dask"]],
+        typer.Option(help="Instead of machine.runner."),
+    ] = None,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Do again what is out of date, as for another region.")
+    ] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Find settings of fragments and agglomeration on the validation region, for a new run file."""
+    from pipeline.config import load_settings
+    from workers.landscape_table import landscape_lines
+    from workers.runners import runner_named
+    from workers.tune import next_line
+    from workers.tune import tune as search
+
+    settings = load_settings(run_file, changes or (), machine)
+
+    def runner_in(where):  # type: ignore[no-untyped-def]
+        return runner_named(runner or settings.machine.runner, settings.machine, where)
+
+    tuned = search(settings, runs, runner_in, console, by, roi, rerun)
+    for line in landscape_lines(tuned.best, by):
+        console.print(line)
+    console.print(f"all scores: {tuned.scores}\npicture: {tuned.picture}")
+    console.print(f"next: {next_line(tuned, runs)}")
+
+
+@app.command()
 def status(
     run_file: Annotated[Path, typer.Argument(metavar="RUN", help="A run file or a run directory.")],
     changes: Changes = None,

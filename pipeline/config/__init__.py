@@ -22,3 +22,4 @@ from pipeline.config.train import Optimizer as Optimizer
 from pipeline.config.train import Train as Train
 from pipeline.config.train import Validation as Validation
 from pipeline.config.train import View as View
+from pipeline.config.tune import Tune as Tune

@@ -73,6 +73,12 @@ def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _distinct(values: tuple[object, ...]) -> tuple[object, ...]:
+    if not values or len(set(values)) < len(values):
+        raise ValueError(f"must be a list of one or more, without repeats, found {list(values)}")
+    return values
+
+
 def _offsets(value: object) -> Offsets:
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(f"must be a list of offsets, found {value!r}")
@@ -145,6 +151,25 @@ Counts = Annotated[
     PlainSerializer(list),
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
+Shares = Annotated[
+    tuple[Share, ...],
+    BeforeValidator(_tuple),
+    AfterValidator(_ascending),
+    PlainSerializer(list),
+]
+Sigmas = Annotated[
+    tuple[Sigma, ...],
+    BeforeValidator(_tuple),
+    AfterValidator(_ascending),
+    PlainSerializer(list),
+]
+type Some[Choice] = Annotated[
+    tuple[Choice, ...],
+    BeforeValidator(_tuple),
+    AfterValidator(_distinct),
+    PlainSerializer(list),
+]
+"""One or more choices, in the order given."""
 Amount = Annotated[float, Field(ge=0, le=1000)]
 Steps = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 

@@ -22,6 +22,7 @@ from pipeline.config.fields import (
 from pipeline.config.machine import Machine
 from pipeline.config.network import Network
 from pipeline.config.train import Train
+from pipeline.config.tune import Tune
 from pipeline.geometry import ZYX
 
 
@@ -92,6 +93,7 @@ class Run(Section):
     fragments: Fragments = Fragments()
     agglomerate: Agglomerate = Agglomerate()
     evaluate: Evaluate = Evaluate()
+    tune: Tune = Tune()
 
     @model_validator(mode="after")
     def _loss_fits_network(self) -> Run:

@@ -48,9 +48,7 @@ def split_against_merge(
     best = min(swept, key=lambda scores: scores["voi"])
     split, merge = ([scores[key] for scores in swept] for key in ("voi_split", "voi_merge"))
     top = 1.12 * max(*split, *merge, chosen["voi_split"], chosen["voi_merge"], 0.1)
-    step = _round(top / 6)
-    for total in np.arange(1, 2 * top / step) * step:
-        axes.plot([0, total], [total, 0], color=RULE, lw=0.8, zorder=0)
+    equal_sums(axes, top)
     axes.plot(split, merge, "o-", color=CURVE, ms=3.5, lw=1.2)
     marks: tuple[tuple[Scored, str, dict[str, Any]], ...] = (
         (best, "lowest VOI", {"marker": "o", "mec": BEST, "mfc": "none", "ms": 15, "mew": 2}),
@@ -94,6 +92,13 @@ def against_parameter(axes: Axes, swept: Sequence[Scored], chosen: Scored, param
     other.set_ylabel("ARAND, triangles", color=OTHER)
     for each in (axes, other):
         each.set_ylim(bottom=0)
+
+
+def equal_sums(axes: Axes, top: float) -> None:
+    """Grey lines of equal VOI in a plane of split and merge, both up to ``top``."""
+    step = _round(top / 6)
+    for total in np.arange(1, 2 * top / step) * step:
+        axes.plot([0, total], [total, 0], color=RULE, lw=0.8, zorder=0)
 
 
 CHARTS = {

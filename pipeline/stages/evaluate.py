@@ -18,7 +18,7 @@ from pipeline.evaluate.scores import HEADLINE
 from pipeline.evaluate.sweep import best_of, sweep
 from pipeline.geometry import Block, describe
 from pipeline.location import Location
-from pipeline.rundir import write_json
+from pipeline.rundir import Identity, RunDirectory, write_json
 from pipeline.segment.segments import Rule, segments_at, segments_of
 from pipeline.stages.agglomerate import read_tree
 from pipeline.stages.edges import read_graph
@@ -135,6 +135,11 @@ class Evaluate(Stage):
     def remove_outputs(self) -> None:
         for path in (self.run.scores, self.run.objects, self.run.sweep_picture):
             path.unlink(missing_ok=True)
+
+
+def read_overlaps(run: RunDirectory, evaluated: Identity) -> Overlaps:
+    """What ``Evaluate`` counted, of the whole region."""
+    return Overlaps.sum_of(map(_overlaps_in, run.complete_tables(evaluated)))
 
 
 def _overlaps_in(path: Path) -> Overlaps:

@@ -8,9 +8,9 @@ from pathlib import Path
 from pipeline.checkpoint import Header
 from pipeline.config import Run, Train
 from pipeline.content import content_fingerprint
-from pipeline.errors import ConfigError, LayoutError, RoiError
-from pipeline.geometry import Nm, Offsets, Roi, describe
-from pipeline.inputs import checked_labels, named_region, refuse_nested
+from pipeline.errors import ConfigError, LayoutError
+from pipeline.geometry import Nm, Offsets, Roi
+from pipeline.inputs import checked_labels, named_region, refuse_nested, refuse_overlaps
 from pipeline.patches import PatchGrid
 from pipeline.raw import RawScale
 from pipeline.rundir import Identity, RunDirectory
@@ -145,20 +145,3 @@ def refuse_other_network(run: Run, initial: Path) -> None:
             f"run.train.initial must hold the network of run.network: {initial}\n"
             + "\n".join(different)
         )
-
-
-def refuse_overlaps(rois: dict[str, Roi], voxel_size_nm: Nm) -> None:
-    """Raise if a voxel is in two of the regions for training, validation and testing.
-
-    Raises:
-        RoiError: naming both.
-    """
-    names = list(rois)
-    for number, one in enumerate(names):
-        for other in names[number + 1 :]:
-            if not rois[one].intersect(rois[other]).empty:
-                raise RoiError(
-                    f"{one} and {other} must not overlap: scores would flatter\n"
-                    f"{one} is {describe(rois[one], voxel_size_nm)}\n"
-                    f"{other} is {describe(rois[other], voxel_size_nm)}"
-                )
