@@ -22,6 +22,7 @@ LOOPBACK = "127.0.0.1"
 SECONDS_TO_CONNECT = 30
 SECONDS_BETWEEN_REPLACEMENTS = 15.0
 DASHBOARD_PORT = 8787
+DASK_LOGGERS = ("distributed", "tornado")
 NO_PAGES: dict[str, Any] = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
@@ -77,7 +78,7 @@ class DaskCluster:
         try:
             found = set(self._client.nthreads())
         except (OSError, TimeoutError, RuntimeError) as error:
-            raise StageError(f"lost the Dask scheduler: {type(error).__name__}: {error}") from None
+            raise StageError(f"lost the Dask scheduler: {first_line(error)}") from None
         due = time.monotonic() - self._replaced > SECONDS_BETWEEN_REPLACEMENTS
         if self._cluster is not None and len(found) < self._workers and due:
             self._replaced = time.monotonic()
@@ -176,13 +177,20 @@ def job_cluster(settings: Dask, workers: Workers, logs: Path) -> distributed.Spe
 @contextmanager
 def log_in(path: Path) -> Iterator[None]:
     """Send what Dask has to say in this process to a file, instead of the terminal."""
-    logger = logging.getLogger("distributed")
-    before, propagated = list(logger.handlers), logger.propagate
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(DASK_LOGGERS)]
+    before = {name: list(logging.getLogger(name).handlers) for name in names}
     handler = logging.FileHandler(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    logger.handlers, logger.propagate = [handler], False
+    for name, handlers in before.items():
+        logging.getLogger(name).handlers = [handler] if handlers else []
     try:
         yield
     finally:
-        logger.handlers, logger.propagate = before, propagated
+        for name, handlers in before.items():
+            logging.getLogger(name).handlers = handlers
         handler.close()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of Dask says, less its tables."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

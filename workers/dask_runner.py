@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import distributed
 from pipeline.config import Workers
 from pipeline.errors import StageError
 from pipeline.stages.stage import Stage, Sum
-from workers.dask_cluster import DaskCluster
+from workers.dask_cluster import DaskCluster, first_line
 from workers.dask_sum import dask_sum
 from workers.dask_worker import Call, do_block, let_go
 from workers.runner import Progress, Runner
@@ -40,12 +41,13 @@ class DaskRunner(Runner):
         client = self._cluster.client(wanted)
         todo = _Blocks(self._cluster, client, stage, blocks, wanted, progress)
         try:
-            return todo.until_done()
+            given_up = todo.until_done()
+            client.run(let_go, on_error="ignore")
         except StageError as error:
             return str(error)
-        finally:
-            with suppress(OSError, TimeoutError, RuntimeError):
-                client.run(let_go, on_error="ignore")
+        except (CancelledError, OSError) as error:
+            return f"lost the Dask scheduler: {first_line(error)}"
+        return given_up
 
     def sum(self, stage: Stage, workers: Workers) -> Sum:
         return dask_sum(self._cluster, workers)

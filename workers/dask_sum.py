@@ -15,7 +15,7 @@ from distributed.scheduler import KilledWorker
 from pipeline.config import Workers
 from pipeline.errors import StageError
 from pipeline.stages.stage import Sum, sum_here
-from workers.dask_cluster import DaskCluster
+from workers.dask_cluster import DaskCluster, first_line
 from workers.runner import Progress
 
 FAN_IN = 8
@@ -53,21 +53,21 @@ def dask_sum(cluster: DaskCluster, workers: Workers, progress: Progress | None =
         # From here on only the last sum is asked for: Dask drops the others as they are used up.
         (last,) = level
         seen = time.monotonic()
-        while not last.done():
-            if cluster.alive():
-                seen = time.monotonic()
-            elif time.monotonic() - seen > cluster.wait_s:
-                raise StageError(f"no Dask worker came within {cluster.wait_s:g} s")
-            if progress is not None:
-                progress(min(len(ended) * FAN_IN, len(items)), 0)
-            with suppress(TimeoutError):
-                distributed.wait([last], SECONDS_BETWEEN_LOOKS)
         try:
+            while not last.done():
+                if cluster.alive():
+                    seen = time.monotonic()
+                elif time.monotonic() - seen > cluster.wait_s:
+                    raise StageError(f"no Dask worker came within {cluster.wait_s:g} s")
+                if progress is not None:
+                    progress(min(len(ended) * FAN_IN, len(items)), 0)
+                with suppress(TimeoutError):
+                    distributed.wait([last], SECONDS_BETWEEN_LOOKS)
             result: Part = last.result()
         except KilledWorker as error:
             raise StageError(f"Dask workers died of one task; out of memory? {error}") from None
         except CancelledError as error:
-            raise StageError(f"lost the Dask scheduler: {error}") from None
+            raise StageError(f"lost the Dask scheduler: {first_line(error)}") from None
         return result
 
     return total
