@@ -98,6 +98,7 @@ def task_of(data: Path, folder: Path, **train: Any) -> Task:
 
 def trained(task: Task, workers: int = 0, stop_after: int | None = None) -> list[Progress]:
     """Train, and stop after a step."""
+    torch.set_num_threads(task.train.threads)
     seen: list[Progress] = []
 
     def on_step(progress: Progress) -> bool:
