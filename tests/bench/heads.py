@@ -1,6 +1,7 @@
 """Pixel-embedded against direct affinities: one backbone, one budget, one post-processing.
 
-    python -m tests.bench.heads RAW.zarr LABELS.zarr [--steps N] [--seeds N] [--crop N] [--precision P]
+    python -m tests.bench.heads RAW.zarr LABELS.zarr [--steps N] [--seeds N] [--crop N]
+        [--precision fp32|bf16]
 
 Trains each head from each seed by `configs/fib25.yaml` with fewer and smaller crops, and scores the
 last weights on the validation region, at the threshold that is best there. SCM alone and with EPM
@@ -73,7 +74,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     options = parser.parse_args()
     print(
-        f"{options.steps} steps of crops of {options.crop}^3, {options.precision}, {options.seeds} seeds"
+        f"{options.steps} steps of crops of {options.crop}^3, {options.precision}, "
+        f"{options.seeds} seeds"
     )
     print(f"{'head':<36}{'VOI of each seed':<28}{'mean':>7}{'ARAND':>8}", flush=True)
     for name, changes in HEADS.items():
