@@ -126,7 +126,8 @@ class Rehearsal:
         return started([*self.words, str(self.run.parent)], self.said)
 
     def reached(self) -> None:
-        wait_for(lambda: any(self.run.glob("done/edges*/*/*.jsonl")), WATCHDOG_S)
+        """Wait until both workers are there, or more: with a block, or about to ask for one."""
+        wait_for(lambda: len([*self.run.glob("done/edges*/*/*.jsonl")]) > 1, WATCHDOG_S)
 
     def ended_well(self, driver: subprocess.Popen[bytes]) -> None:
         assert driver.returncode == 0, self.said.read_text()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 import daisy
@@ -18,6 +20,9 @@ from pipeline.errors import StageError
 from pipeline.plan import make_plan
 from pipeline.stages.stage import Stage
 from workers.daisy_runner import unreachable, work
+
+SECONDS_BETWEEN_TRIES = 5
+TRIES = 2
 
 
 def stage_of(run: Path, name: str, fingerprint: str) -> Stage:
@@ -55,7 +60,25 @@ def main(folder: str, run: str, stage: str, fingerprint: str, context: str) -> N
             f"{socket.gethostname()} cannot reach daisy's scheduler at {found['hostname']}, port "
             f"{found['port']}: {error}\nSet machine.host to an address that other hosts reach."
         )
+    _end_without(found)
     work(stage_of(Path(run), stage, fingerprint), found)
+
+
+def _end_without(context: daisy.Context) -> None:
+    """End this process soon after its scheduler, or the way to it, is gone.
+
+    daisy has no signs of life: a worker that waits for an answer would wait for as long as TCP
+    tries, and the scheduler for the worker. A block may be cut short anywhere.
+    """
+
+    def watch() -> None:
+        failures = 0
+        while failures < TRIES:
+            time.sleep(SECONDS_BETWEEN_TRIES)
+            failures = 0 if unreachable(context) is None else failures + 1
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
