@@ -6,6 +6,8 @@ from pipeline.config.fields import Amount, Betas, RoiNm, Section, Thresholds
 
 
 class Evaluate(Section):
+    """Scores against ``data.labels``; without labels there are none."""
+
     thresholds: Thresholds = tuple(n / 20 for n in range(1, 20))
     """Score the segmentation of each, besides ``agglomerate.threshold``, of methods with one."""
     betas: Betas = tuple(n / 20 for n in range(1, 20))

@@ -178,4 +178,6 @@ class RoiNm(Section):
     """A region in world nanometres, half-open; whole voxels of the data."""
 
     offset: Lengths
+    """Of its lower corner: z, y, x in nm."""
     shape: Lengths
+    """Its sides: z, y, x in nm."""

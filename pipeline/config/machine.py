@@ -21,7 +21,9 @@ class Workers(Section):
     """Who computes one blockwise stage."""
 
     workers: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """How many blocks are computed at once, each in a process of its own."""
     block_vx: Sides = ZYX(64, 256, 256)
+    """What one process computes at a time; the numbers do not depend on it."""
     memory_gb: Annotated[float, Field(gt=0)] = 8.0
     """What one worker may use; a stage that needs more is refused before it starts."""
     timeout_s: Annotated[float, Field(gt=0, le=MAX_COUNT)] = 3600.0
@@ -45,6 +47,7 @@ class Job(Section):
     walltime: Annotated[str, Field(pattern=r"^(\d+-)?\d+:\d\d(:\d\d)?$")] = "4:00:00"
     """Of one worker. It is replaced when its time is over; the block in flight is done again."""
     cores: Annotated[int, Field(ge=1, le=256)] = 1
+    """Of one worker."""
     interface: str | None = None
     """The network that workers and scheduler meet on, as ib0."""
     job_extra: Lines = ()
@@ -84,6 +87,7 @@ class Machine(Section):
     """How fast it is computed."""
 
     runner: Literal["serial", "daisy", "dask"] = "daisy"
+    """``serial`` computes in one process; see the page on clusters for the others."""
     dask: Dask = Dask()
     launch: str | None = None
     """How daisy's workers are started on other hosts, as ``srun -n 1 {command}``: a shell command

@@ -31,6 +31,7 @@ class Network(Section):
     finest_block: bool = True
     """Residual blocks on the finest level too. Without, a CPU trains several times faster."""
     norm: Literal["batch", "group", "none"] = "batch"
+    """What follows each convolution of a residual block."""
     norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.001
     """Share of a new batch in the running statistics of batch normalisation."""
     embedding: Annotated[int, Field(ge=1, le=MAX_FEATURES)] = 16

@@ -63,6 +63,7 @@ class Predict(Section):
     embeddings: bool = False
     """Write them too, as float16."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto`` is a GPU where torch finds one."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 on a GPU, or a CPU with amx_bf16 or avx512_bf16."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
@@ -86,6 +87,7 @@ class Run(Section):
     """What is computed."""
 
     name: Annotated[str, AfterValidator(name)]
+    """Of the run directory, ``runs/NAME``."""
     data: Data
     network: Network = Network()
     train: Train | None = None

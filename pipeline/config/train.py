@@ -42,6 +42,7 @@ class Augment(Section):
     scale: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Zoom by up to this share in or out, in the plane."""
     elastic: Share = 0.0
+    """Bend the crop smoothly."""
     elastic_spacing_vx: Sides = ZYX(8, 32, 32)
     """Distance of the control points of the deformation."""
     elastic_sigma_vx: Amount = 2.0
@@ -51,7 +52,9 @@ class Augment(Section):
     intensity: Share = 0.5
     """Contrast, brightness and gamma, of the whole crop or section by section (evenly)."""
     contrast: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """Raw is multiplied by 1 plus or minus up to this."""
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """Up to this is added or taken away."""
     gamma: Annotated[float, Field(ge=0, le=3)] = 1.0
     """The exponent is 2 to a number between minus and plus this."""
     missing_section: Share = 0.0
@@ -63,24 +66,34 @@ class Augment(Section):
     shift_vx: Annotated[int, Field(ge=0, le=100)] = 4
     """Up to this far along y and x."""
     blur: Share = 0.0
+    """A Gaussian in the plane."""
     blur_sigma_vx: Amount = 1.5
     """Up to this width, in the plane."""
     noise: Share = 0.0
+    """Of each voxel by itself, normally distributed."""
     noise_sigma: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Its standard deviation; raw is in [0, 1]."""
 
 
 class View(Section):
     """The transformed view of a crop that cross-correlation (CCM) compares with."""
 
     flip: bool = True
+    """Mirror along z, y and x."""
     transpose: Literal["yx", "zyx", "none"] = "yx"
+    """Axes that may change places."""
     intensity: Share = 0.5
+    """How often contrast, brightness and gamma change, section by section."""
     contrast: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """As in ``augment``."""
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """As in ``augment``."""
     gamma: Annotated[float, Field(ge=0, le=3)] = 1.0
+    """As in ``augment``."""
     max_cutouts: Annotated[int, Field(ge=0, le=10_000)] = 60
     """Boxes set to 0: their number is uniform from 0 to this."""
     cutout_min_vx: Sides = ZYX(5, 10, 10)
+    """The smallest boxes."""
     cutout_max_vx: Sides = ZYX(10, 20, 20)
     """One size for all boxes of a crop, between the two; y and x are equal."""
 
@@ -121,14 +134,23 @@ class Optimizer(Section):
     """Defaults of the reference code of PEA: its epsilon is of the gradient's own size."""
 
     name: Literal["adam", "adamw"] = "adam"
+    """``adamw`` keeps weight decay apart from the gradient's moments."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-4
+    """At its highest."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the mean of the gradient."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the mean of its square."""
     epsilon: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Added to the root of that mean."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-6
+    """How strongly weights are drawn to 0."""
     amsgrad: bool = True
+    """Divide by the largest such mean so far."""
     schedule: Literal["constant", "cosine"] = "constant"
+    """``cosine`` falls to 0 at the last step."""
     warmup_steps: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
+    """Steps in which the rate rises from 0."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Scale gradients down to this norm."""
 
@@ -139,19 +161,27 @@ class Validation(Section):
     roi: RoiNm
     """Apart from ``train.roi`` and ``data.test_roi``."""
     every: Steps = 1000
+    """Steps between two validations."""
 
 
 class Train(Section):
+    """How a network is trained. Without it, a run uses a checkpoint or affinities that exist."""
+
     roi: RoiNm
     """Where crops are taken; all of a crop lies inside."""
     validation: Validation | None = None
     initial: FilePath | None = None
     """A checkpoint whose weights to begin with, of the same network; new ones if left out."""
     steps: Steps = 200_000
+    """Batches in all."""
     seed: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 1
+    """Of the first weights and of every batch."""
     batch: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Crops in a batch."""
     crop_vx: Sides = ZYX(18, 160, 160)
+    """What the network sees of each; multiples of what it halves."""
     offsets: OffsetList = PAPER_OFFSETS
+    """The pairs of voxels that the loss compares."""
     min_labelled: Share = 0.0
     """Crops with a smaller share of labelled voxels are not taken."""
     widen_border_vx: Annotated[int, Field(ge=0, le=20)] = 1
@@ -167,6 +197,8 @@ class Train(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 on a GPU, or a CPU with amx_bf16 or avx512_bf16."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto`` is a GPU where torch finds one."""
     threads: Annotated[int, Field(ge=1, le=256)] = 2
     """Of PyTorch on a CPU. Another number rounds sums in another order."""
     checkpoint_every: Steps = 1000
+    """Steps between two saved states; what a crash may cost."""

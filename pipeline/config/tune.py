@@ -26,6 +26,7 @@ class Tune(Section):
     thresholds: Thresholds = tuple(n / 50 for n in range(1, 50))
     """Of mean_affinity and quantile."""
     quantiles: Some[Literal[50, 75, 85]] = (50, 75, 85)
+    """Of quantile."""
     betas: Betas = tuple(n / 50 for n in range(1, 50))
     """Of multicut and lifted_multicut."""
     weightings: Some[Weighting] = get_args(Weighting)
