@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test test-slow lint bench real install clean
+.PHONY: demo test test-slow lint docs bench real install clean
 
 demo: install
 	$(BIN)/pea demo demo
@@ -21,6 +21,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation as a site, docs/site/index.html.
+docs: install
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/site
+	@echo "docs/site/index.html"
 
 bench: install
 	$(BIN)/python -m tests.bench.speed

@@ -131,8 +131,8 @@ def draw_correlations(network: ResUNet, raw: np.ndarray, embedding: torch.Tensor
     show(top[0], raw[SECTION], "crop", bar=True)
     show(top[1], colours.of(embedding[:, SECTION]), "its embedding e")
     top[2].axis("off")
-    said = f"other contrast and gamma,\nboxes cut out,\nmirrored along {flipped(transform)},\ntransposed"
-    top[2].text(0.5, 0.5, said, ha="center", va="center", color="0.35")
+    said = ("other contrast and gamma,", "boxes cut out,", f"mirrored along {flipped(transform)},")
+    top[2].text(0.5, 0.5, "\n".join((*said, "transposed")), ha="center", va="center", color="0.35")
     show(top[3], rgb(inner), "SCM: cosines of e with e")
     show(bottom[0], view[at], "its view")
     show(bottom[1], colours.of(seen[:, at]), "embedding of the view")

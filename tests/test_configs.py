@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -14,12 +13,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import tifffile
 
 from pipeline.checkpoint import Header
 from pipeline.config import Settings, checked_settings, dump_settings, load_settings, load_yaml
-from pipeline.geometry import ZYX, Nm, Roi
-from pipeline.phantom import Phantom
+from pipeline.geometry import Nm, Roi
 from pipeline.plan import Plan, make_plan
 from pipeline.rundir import RunDirectory
 from pipeline.spec import VolumeSpec
@@ -27,11 +24,9 @@ from pipeline.stages.predict import PredictBlockwise
 from pipeline.train.task import Task, open_task
 from pipeline.volume import Volume
 from tests.predicted import write_checkpoint
+from tests.stand_ins import CONFIGS, MACHINES, ROOT, SMALL, quick, small, write_files
 from workers import cli
 
-ROOT = Path(__file__).parents[1]
-CONFIGS = {path.stem: path for path in sorted((ROOT / "configs").glob("*.yaml"))}
-MACHINES = sorted((ROOT / "configs" / "machines").glob("*.yaml"))
 WHOLE = {
     "ac4": ((100, 1024, 1024), (29, 6, 6)),
     "ac3": ((256, 1024, 1024), (29, 6, 6)),
@@ -48,8 +43,6 @@ TRAINED = {
     "fib25-aniso": (range(50), range(50, 57)),
 }
 """Planes that each run trains and validates on."""
-SMALL = ZYX(24, 96, 96)
-"""Of the stand-ins."""
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -165,74 +158,15 @@ def do(words: list[str], *more: str) -> int:
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The users' files, of the layout they have, and small."""
+    """The users' files, small, and brought in."""
     folder = tmp_path_factory.mktemp("files")
-    thick, thin = Phantom(3, (30.0, 6.0, 6.0)), Phantom(3, (10.0, 10.0, 10.0))
-    for start, name in ((0, "AC4"), (40, "AC3")):
-        with h5py.File(folder / f"{name}_inputs.h5", "w") as file:
-            file["main"] = thick.raw((start, 0, 0), SMALL)
-        with h5py.File(folder / f"{name}_labels.h5", "w") as file:
-            file["main"] = numbered(thick.labels((start, 0, 0), SMALL), np.uint16)
-    for start, name in ((0, "train"), (40, "test")):
-        tifffile.imwrite(folder / f"{name}-input.tif", thick.raw((start, 0, 0), SMALL))
-    labels = numbered(thick.labels((0, 0, 0), SMALL), np.uint32)
-    tifffile.imwrite(folder / "train-labels.tif", labels)
-    shape = (SMALL.z * 3 - 1, SMALL.y, SMALL.x)
-    with h5py.File(folder / "fib25_train.h5", "w") as file:
-        file["volumes/raw"] = thin.raw((0, 0, 0), shape)
-        file["volumes/labels/neuron_ids"] = thin.labels((0, 0, 0), shape)
-        for name in ("volumes/raw", "volumes/labels/neuron_ids"):
-            file[name].attrs.update({"resolution": [10, 10, 10], "offset": [0, 0, 0]})
+    write_files(folder)
     with contextlib.chdir(folder):
         for config in ("ac3ac4-code", "ac3-test", "snemi3d", "fib25-aniso"):
             for words in commands(config):
                 if words[0] == "ingest":
                     assert do(words) == 0
     return folder
-
-
-def numbered(labels: np.ndarray, dtype: type[np.unsignedinteger]) -> np.ndarray:
-    """Ids from 1 on, of another type."""
-    _, index = np.unique(labels, return_inverse=True)
-    return (index.reshape(labels.shape) + 1).astype(dtype)
-
-
-def region(settings: Settings, begin: int, end: int) -> str:
-    """Sections of a stand-in, as a change of a run file takes it."""
-    assert settings.run.data.raw is not None
-    size = WHOLE[settings.run.data.raw.parent.stem][1]
-    sides = [length * n for length, n in zip(size, (end - begin, *SMALL[1:]), strict=True)]
-    return json.dumps({"offset": [begin * size[0], 0, 0], "shape": sides})
-
-
-def small(name: str) -> list[str]:
-    """Changes that make a run of a stand-in."""
-    settings = load_settings(CONFIGS[name])
-    if settings.run.train is None:
-        return [f"run.data.roi={region(settings, 0, 24)}"]
-    return [
-        f"run.data.roi={region(settings, 16, 24)}",
-        f"run.train.roi={region(settings, 0, 16)}",
-        f"run.train.validation={{roi: {region(settings, 16, 24)}, every: 2}}",
-    ]
-
-
-def quick(name: str) -> list[str]:
-    """Changes that make it take seconds."""
-    shared = [
-        "run.predict.patch_vx=[16, 96, 96]", "run.predict.crop_vx=[4, 28, 28]",
-        "run.predict.device=cpu", "run.evaluate.thresholds=[0.5]", "machine.runner=serial",
-    ]  # fmt: skip
-    run = load_settings(CONFIGS[name]).run
-    if run.train is None:
-        return shared
-    return [
-        *shared, f"run.network.features={[2] * len(run.network.features)}",
-        "run.network.embedding=4", "run.train.crop_vx=[6, 32, 32]", "run.train.batch=1",
-        "run.train.steps=2", "run.train.precision=fp32", "run.train.device=cpu",
-        "run.train.view.cutout_min_vx=[2, 4, 4]", "run.train.view.cutout_max_vx=[3, 6, 6]",
-        "machine.train_workers=0",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["ac3ac4-code", "ac3ac4-paper", "ac3-test", "snemi3d"])
