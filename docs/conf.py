@@ -29,6 +29,8 @@ html_copy_source = False
 # Sections are linked to as GitHub links to them, so that pages read the same there.
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
+# One entry names several errors, each with its reason: a paragraph, not a list.
+napoleon_custom_sections = [("Raises", "notes_style")]
 
 
 def write_generated_pages(_: Sphinx) -> None:

@@ -116,9 +116,8 @@ def small(name: str) -> list[str]:
     changes = [
         f"run.train.roi={region(settings, 0, trained)}",
         f"run.train.validation={{roi: {held_out}, every: 2}}",
+        f"run.data.roi={held_out}",
     ]
-    if settings.run.data.roi is not None:
-        changes.append(f"run.data.roi={held_out}")
     if settings.run.evaluate.roi is not None:
         changes.append(f"run.evaluate.roi={held_out}")
     return changes
@@ -126,15 +125,17 @@ def small(name: str) -> list[str]:
 
 def quick(name: str) -> list[str]:
     """Changes that make it take seconds."""
+    run = load_settings(CONFIGS[name]).run
+    deep = run.network.factor.z > 1
+    # A crop is as long as the longest offset predicted; three voxels are enough for direct ones.
+    patch, crop = [16, 96, 96], [4, 28, 28] if run.predict.offsets is None else [3, 4, 4]
     shared = [
-        "run.predict.patch_vx=[16, 96, 96]", "run.predict.crop_vx=[4, 28, 28]",
+        f"run.predict.patch_vx={[32, 96, 96] if deep else patch}", f"run.predict.crop_vx={crop}",
         "run.predict.device=cpu", "run.predict.precision=fp32", "run.evaluate.thresholds=[0.5]",
         "machine.runner=serial",
     ]  # fmt: skip
-    run = load_settings(CONFIGS[name]).run
     if run.train is None:
         return shared
-    deep = run.network.factor.z > 1
     longest = max(-vector.z for vector in run.train.offsets.vectors)
     crop = [16 if deep else longest + 2, 32, 32]
     if run.predict.released is None:  # released weights are of the network as it is
