@@ -14,6 +14,7 @@ from rich.console import Console
 
 from pipeline.errors import ConfigError, PipelineError, StageError
 from pipeline.location import local
+from workers.interrupt import interrupts_kept
 from workers.score_table import convention_lines, object_lines, score_line
 
 app = typer.Typer(
@@ -612,7 +613,8 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        status = int(app(words, prog_name="pea", standalone_mode=False) or 0)
+        with interrupts_kept():
+            status = int(app(words, prog_name="pea", standalone_mode=False) or 0)
     except (PipelineError, OSError, MemoryError) as error:
         if debug:
             traceback.print_exc()

@@ -19,6 +19,7 @@ from pipeline.stages.stage import Stage, Sum
 from workers.dask_cluster import DaskCluster, first_line
 from workers.dask_sum import dask_sum
 from workers.dask_worker import Call, do_block, let_go
+from workers.interrupt import heed
 from workers.runner import Progress, Runner
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -94,6 +95,7 @@ class _Blocks:
         """
         seen = time.monotonic()
         while self._waiting or self._at_work:
+            heed()
             alive = self._cluster.alive()
             if alive:
                 seen = time.monotonic()

@@ -16,6 +16,7 @@ from pipeline.config import Workers
 from pipeline.errors import StageError
 from pipeline.stages.stage import Sum, sum_here
 from workers.dask_cluster import DaskCluster, first_line
+from workers.interrupt import heed
 from workers.runner import Progress
 
 FAN_IN = 8
@@ -55,6 +56,7 @@ def dask_sum(cluster: DaskCluster, workers: Workers, progress: Progress | None =
         seen = time.monotonic()
         try:
             while not last.done():
+                heed()
                 if cluster.alive():
                     seen = time.monotonic()
                 elif time.monotonic() - seen > cluster.wait_s:

@@ -23,6 +23,7 @@ from pipeline.stages.stage import Stage
 from pipeline.tables import replacing
 from workers.block import FAILURES, broken_off, failures
 from workers.checkout import commit
+from workers.interrupt import heed
 from workers.progress import progress_line
 from workers.runner import Runner
 from workers.state import StageReport, State, state_of
@@ -76,6 +77,7 @@ def drive(
         errors: list[PipelineError] = []
         broken: set[str] = set()
         for step in steps:
+            heed()
             needs = {identity.stage for identity in step.stage.upstream}
             if needs & broken:
                 broken.add(step.stage.name)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pipeline.config import Workers
 from pipeline.stages.stage import Stage
 from workers.block import worker
+from workers.interrupt import heed
 from workers.runner import Progress, Runner
 
 
@@ -19,6 +20,7 @@ class SerialRunner(Runner):
         done = failed = 0
         with worker(stage) as at_work:
             for index in blocks:
+                heed()
                 if any(at_work.do(index) for _ in range(1 + workers.retries)):
                     done += 1
                 else:
