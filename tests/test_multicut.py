@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.geometry import Offsets
 from pipeline.graph import Assignment, FragmentSizes, RegionGraph
+from pipeline.segment.contacts import Contacts
 from pipeline.segment.edges import fragment_sizes, region_edges
 from pipeline.segment.multicut import (
     edge_costs,
@@ -148,29 +149,71 @@ def test_segments_are_named_and_cost_what_they_are_said_to(seed, beta, weighting
     assert expected <= 0
 
 
-@given(seeds, betas, st.sampled_from(WEIGHTINGS), st.integers(1, 6))
+@given(seeds, betas, st.sampled_from(WEIGHTINGS), st.integers(1, 6), st.integers(1, 3))
 def test_solving_what_domains_leave_costs_less_than_the_domains_by_themselves(
-    seed, beta, weighting, count
+    seed, beta, weighting, count, grids
 ):
     graph, sizes = drawn(seed)
     costs = edge_costs(graph, beta, weighting)
-    number = np.random.default_rng(seed).integers(0, count, len(sizes))
-    domains = [solve_domain(graph, costs, sizes.fragment[number == n]) for n in range(count)]
-    for n, domain in enumerate(domains):
-        assert np.array_equal(domain.fragment, sizes.fragment[number == n])
-        assert np.isin(domain.segment, domain.fragment).all()
-    found = solve_contracted(graph, costs, domains)
+    rng = np.random.default_rng(seed)
+    solved = []
+    for _ in range(grids):
+        number = rng.integers(0, count, len(sizes))
+        segment = np.zeros(len(sizes), np.uint64)
+        for n in range(count):
+            domain = solve_domain(graph, costs, sizes.fragment[number == n])
+            assert np.array_equal(domain.fragment, sizes.fragment[number == n])
+            assert np.isin(domain.segment, domain.fragment).all()
+            segment[number == n] = domain.segment
+        solved.append(Assignment(sizes.fragment, segment))
+    found = solve_contracted(graph, costs, solved)
     assert_named(found, sizes)
-    again = solve_contracted(graph, costs, reversed(domains))
+    again = solve_contracted(graph, costs, solved[::-1])
     assert np.array_equal(found.segment, again.segment)
-    apart = Assignment(
-        sizes.fragment,
-        np.concatenate([domain.segment for domain in domains])[
-            np.argsort(np.concatenate([domain.fragment for domain in domains]))
-        ],
-    )
     # How near the energy is to that of one solution is measured on real data: configs/README.md.
-    assert multicut_energy(graph, costs, found) <= multicut_energy(graph, costs, apart) + 1e-9
+    apart = multicut_energy(graph, costs, Assignment(sizes.fragment, sizes.fragment))
+    assert multicut_energy(graph, costs, found) <= apart + 1e-9
+    if grids == 1:
+        domains = multicut_energy(graph, costs, solved[0])
+        assert multicut_energy(graph, costs, found) <= domains + 1e-9
+
+
+def test_domains_that_disagree_leave_a_contact_open():
+    # A chain of three that attract; one grid joins it all, the other sees no contact at all.
+    graph, sizes = (
+        graph_of({(1, 2): (250, 1, 0, 0, 0), (2, 3): (250, 1, 0, 0, 0)}),
+        sizes_of(1, 1, 1),
+    )
+    joined = Assignment(sizes.fragment, np.full(3, 1, np.uint64))
+    apart = Assignment(sizes.fragment, sizes.fragment)
+    for repel in (1.0, -1.0):
+        costs = np.full(2, repel)
+        # Costs that repel undo a joint merge of all grids too: no domain is final.
+        expected = [1, 1, 1] if repel > 0 else [1, 2, 3]
+        for grids in ([joined, apart], [joined, joined], [apart]):
+            assert solve_contracted(graph, costs, grids).segment.tolist() == expected
+
+
+@given(seeds, st.sampled_from(WEIGHTINGS))
+def test_contacts_around_a_few_fragments_are_all_that_a_domain_needs(seed, weighting):
+    graph, sizes = drawn(seed)
+    contacts = Contacts.of_graph(graph, sizes.fragment)
+    rng = np.random.default_rng(seed)
+    members = sizes.fragment[rng.random(len(sizes)) < rng.uniform(0, 0.4)]
+    edges = list(
+        zip(graph.u.tolist(), graph.v.tolist(), (graph.direct_count > 0).tolist(), strict=True)
+    )
+    mine = set(members.tolist())
+    near = mine.union(*({u, v} for u, v, direct in edges if direct and {u, v} & mine))
+    expected = [n for n, (u, v, direct) in enumerate(edges) if direct and {u, v} <= near]
+    found = contacts.around(members)
+    assert np.array_equal(found.u, graph.u[expected])
+    assert np.array_equal(found.v, graph.v[expected])
+    costs = edge_costs(graph, 0.3, weighting)
+    few = edge_costs(found, 0.3, weighting, contacts.index.largest)
+    assert np.array_equal(few, costs[expected])
+    whole, part = solve_domain(graph, costs, members), solve_domain(found, few, members)
+    assert np.array_equal(whole.segment, part.segment)
 
 
 def test_one_domain_is_the_whole():

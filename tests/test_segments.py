@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.geometry import ZYX, BlockGrid, Nm, Offsets, Roi
 from pipeline.graph import FragmentSizes, Histograms, RegionGraph
-from pipeline.segment.domains import members_of
+from pipeline.segment.domains import SHIFTED, boxes, members_of
 from pipeline.segment.edges import contact_histograms, fragment_sizes, region_edges
 from pipeline.segment.fragments import FragmentRule, fragments
 from pipeline.segment.multicut import edge_costs, multicut_energy
@@ -35,17 +35,29 @@ def drawn(seed: int) -> tuple[np.ndarray, RegionGraph, FragmentSizes, Histograms
     return found, graph, fragment_sizes(found), contact_histograms(affinities, found)
 
 
-@given(st.tuples(*(st.integers(2, side) for side in SHAPE)), st.integers(0, 2**32))
-def test_every_fragment_belongs_to_the_domain_of_the_voxel_it_is_named_after(sides, seed):
+@given(st.tuples(*(st.integers(3, side + 2) for side in SHAPE)), st.integers(0, 2**32))
+def test_in_every_grid_a_fragment_belongs_to_the_domain_of_the_voxel_it_is_named_after(sides, seed):
     ids = 1 + np.random.default_rng(seed).choice(np.prod(SHAPE), 60, replace=False)
     ids = np.sort(ids).astype(np.uint64)
     domains = replace(DOMAINS, block_vx=ZYX.of(sides))
-    place = np.unravel_index(ids.astype(int) - 1, SHAPE)
-    number = np.ravel_multi_index(
-        [p // side for p, side in zip(place, sides, strict=True)], domains.counts
-    )
+    begin = np.array(domains.total.begin)
+    place = np.stack(np.unravel_index(ids.astype(int) - 1, SHAPE), 1)
+    found: dict[int, list[tuple[int, ...]]] = {}
     for block in domains:
-        assert members_of(ids, domains, block).tolist() == ids[number == block.index].tolist()
+        for grid, box in boxes(domains, block):
+            members = members_of(ids, domains.total, box)
+            low, high = np.array(box.begin) - begin, np.array(box.end) - begin
+            inside = (place >= low).all(1) & (place < high).all(1)
+            assert members.tolist() == ids[inside].tolist()
+            found.setdefault(grid, []).extend(members.tolist())
+            found[grid].sort()
+            # All faces of a grid that is shifted along an axis are half a domain lower there.
+            for axis, side in enumerate(sides):
+                face, lower = box.begin[axis] - begin[axis], side // 2 * SHIFTED[grid][axis]
+                assert face == 0 or (face + lower) % side == 0
+    assert all(each == ids.tolist() for each in found.values())
+    assert 0 in found
+    assert len(found) == 4 or any(side >= length for side, length in zip(sides, SHAPE, strict=True))
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,12 +7,13 @@ the usual ones of nifty and elf.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from pipeline.graph import Assignment, FragmentSizes, RegionGraph
+from pipeline.segment.contacts import is_in, largest_counts
 from pipeline.segment.solvers import (
     clusters,
     cut_cost,
@@ -26,13 +27,16 @@ Weighting = Literal["none", "contacts", "populations"]
 that of the largest of its kind, of contacts across sections only and of all others."""
 
 
-def edge_costs(graph: RegionGraph, beta: float, weighting: Weighting) -> np.ndarray:
+def edge_costs(
+    graph: RegionGraph, beta: float, weighting: Weighting, largest: np.ndarray | None = None
+) -> np.ndarray:
     """Costs of all contacts: ``(ln((1 - p) / p) + ln((1 - beta) / beta)) * weight``.
 
     ``p`` is 1 - the mean direct affinity, squeezed to 0.001 to 0.999.
 
     Args:
         beta: in (0, 1), how likely a boundary is before anything was seen: higher cuts more.
+        largest: the ``largest_counts`` that weights refer to; those of this graph if left out.
 
     Returns:
         float64, one for each row; 0 where there is no direct contact.
@@ -40,24 +44,19 @@ def edge_costs(graph: RegionGraph, beta: float, weighting: Weighting) -> np.ndar
     direct = graph.direct_count > 0
     costs = np.zeros(len(graph))
     costs[direct] = log_odds(graph.direct_sum[direct], graph.direct_count[direct], beta)
+    if weighting == "none":
+        return costs
+    of_all, of_across, of_others = largest_counts(graph) if largest is None else largest
     if weighting == "contacts":
-        costs *= shares(graph.direct_count, direct)
-    elif weighting == "populations":
-        across = direct & (graph.across_count == graph.direct_count)
-        costs *= shares(graph.direct_count, across) + shares(graph.direct_count, direct & ~across)
-    return costs
+        return np.asarray(costs * (graph.direct_count / of_all))
+    across = graph.across_count == graph.direct_count
+    return np.asarray(costs * (graph.direct_count / np.where(across, of_across, of_others)))
 
 
 def log_odds(total: np.ndarray, count: np.ndarray, beta: float) -> np.ndarray:
     """Unweighted costs of sums of uint8 affinities over their counts, none 0."""
     p = 0.001 + 0.998 * (1.0 - total.astype(np.float64) / count.astype(np.float64) / 255.0)
     return np.asarray(np.log((1.0 - p) / p) + np.log((1.0 - beta) / beta))
-
-
-def shares(count: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Counts over the largest of those chosen; 0 for the others."""
-    largest = count[chosen].max(initial=1)
-    return np.where(chosen, count.astype(np.float64) / float(largest), 0.0)
 
 
 def multicut_segments(
@@ -98,7 +97,8 @@ def lifted_multicut_segments(
     direct, lifted = graph.direct_count > 0, graph.long_count > 0
     lifted_costs = log_odds(graph.long_sum[lifted], graph.long_count[lifted], beta)
     if weighting != "none":
-        lifted_costs *= shares(graph.long_count, lifted)[lifted]
+        count = graph.long_count[lifted]
+        lifted_costs *= count / count.max(initial=1)
     costs = edge_costs(graph, beta, weighting)[direct]
     labels = lifted_multicut(len(sizes), ends[direct], costs, ends[lifted], lifted_costs)
     return Assignment(sizes.fragment, sizes.fragment[labels])
@@ -140,32 +140,30 @@ def solve_domain(graph: RegionGraph, costs: np.ndarray, members: np.ndarray) -> 
 
 
 def solve_contracted(
-    graph: RegionGraph, costs: np.ndarray, domains: Iterable[Assignment]
+    graph: RegionGraph, costs: np.ndarray, grids: Sequence[Assignment]
 ) -> Assignment:
     """Multicut of a whole graph whose domains were solved by themselves (Pape et al. 2017).
 
-    What a domain merged becomes one node, and contacts between two nodes add up. The multicut of
-    that smaller graph is improved fragment by fragment, by Kernighan-Lin on the whole one. Then
-    every segment is opened again, solved by itself, and what is left joined anew, as long as that
-    lowers the energy: so no face of a domain is final. How near the energy comes to that of
-    ``multicut_segments`` is in ``configs/README.md``.
+    Fragments that touch become one node where every grid of domains joins them: near the face of a
+    domain, the domains of another grid see both sides. Contacts between two nodes add up. The
+    multicut of that smaller graph is improved fragment by fragment, by Kernighan-Lin on the whole
+    one. Then every segment is opened again, solved by itself, and what is left joined anew, as long
+    as that lowers the energy. How near the energy comes to that of ``multicut_segments`` is in
+    ``configs/README.md``.
 
     Args:
-        costs: float64, one for each row of the graph.
-        domains: disjoint; together they have a row for each fragment.
+        grids: one or more; each has a row for each fragment, the same fragments in every one.
 
     Returns:
         A row for each fragment.
     """
-    parts = list(domains)
-    empty = [np.zeros(0, np.uint64)]
-    fragment = np.concatenate(empty + [part.fragment for part in parts])
-    order = np.argsort(fragment)
-    fragment = fragment[order]
-    merged = np.concatenate(empty + [part.segment for part in parts])[order]
+    fragment = grids[0].fragment
     direct = graph.direct_count > 0
     ends, costs = dense_ends(graph, fragment)[direct], costs[direct]
-    labels = _joined(ends, costs, merged)
+    kept = np.ones(len(ends), bool)
+    for grid in grids:
+        kept &= grid.segment[ends[:, 0]] == grid.segment[ends[:, 1]]
+    labels = _joined(ends, costs, clusters(len(fragment), ends[kept], np.zeros(len(fragment), int)))
     while True:
         inside = labels[ends[:, 0]] == labels[ends[:, 1]]
         opened = multicut(len(fragment), ends[inside], costs[inside])
@@ -189,11 +187,3 @@ def _joined(ends: np.ndarray, costs: np.ndarray, merged: np.ndarray) -> np.ndarr
 def dense_ends(graph: RegionGraph, fragments: np.ndarray) -> np.ndarray:
     """Both ends of each edge as places in the sorted fragments; int64 ``(E, 2)``."""
     return np.stack([np.searchsorted(fragments, end) for end in (graph.u, graph.v)], axis=1)
-
-
-def is_in(ids: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Whether each id is one of the sorted members."""
-    if len(members) == 0:
-        return np.zeros(len(ids), bool)
-    place = np.minimum(np.searchsorted(members, ids), len(members) - 1)
-    return np.asarray(members[place] == ids)

@@ -16,12 +16,7 @@ from pipeline.geometry import BlockGrid
 from pipeline.graph import Assignment, FragmentSizes, Histograms, MergeTree, RegionGraph
 from pipeline.segment.agglomerate import mean_affinity_tree, quantile_tree
 from pipeline.segment.domains import decomposed_multicut
-from pipeline.segment.multicut import (
-    Weighting,
-    edge_costs,
-    lifted_multicut_segments,
-    multicut_segments,
-)
+from pipeline.segment.multicut import Weighting, lifted_multicut_segments, multicut_segments
 from pipeline.segment.mutex import mutex_watershed_segments
 from pipeline.segment.small import merge_small
 
@@ -101,8 +96,7 @@ def _partition(rule: Rule, graph: RegionGraph, sizes: FragmentSizes) -> Assignme
         return lifted_multicut_segments(graph, sizes, rule.beta, rule.weighting)
     if rule.domains is None:
         return multicut_segments(graph, sizes, rule.beta, rule.weighting)
-    costs = edge_costs(graph, rule.beta, rule.weighting)
-    return decomposed_multicut(graph, costs, sizes.fragment, rule.domains)
+    return decomposed_multicut(graph, sizes.fragment, rule.domains, rule.beta, rule.weighting)
 
 
 def segments_of(

@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.geometry import Block
-from pipeline.graph import Assignment, FragmentSizes, MergeTree
+from pipeline.graph import FragmentSizes, MergeTree
 from pipeline.rundir import Identity, RunDirectory
-from pipeline.segment.domains import solved_domain
-from pipeline.segment.multicut import edge_costs, solve_contracted
+from pipeline.segment.domains import DomainMerges, joined_domains, solved_domains
 from pipeline.segment.segments import Rule, merge_tree, segments_of
 from pipeline.spec import VolumeSpec
-from pipeline.stages.edges import read_graph, read_histograms
+from pipeline.stages.edges import mapped_contacts, read_graph, read_histograms
 from pipeline.stages.stage import Outcome, Process, Stage
 from pipeline.tables import Columns, read_table, write_table
 from pipeline.volume import Volume
@@ -25,9 +24,12 @@ from pipeline.volume import Volume
 
 @dataclass(frozen=True)
 class MulticutBlockwise(Stage):
-    """The multicut of each domain by itself; the grid is that of the domains. Reads tables only."""
+    """The multicut of each domain by itself; the grid is that of the domains.
 
-    revision: ClassVar[int] = 1
+    A worker maps the table of the graph, and holds the contacts of one domain at a time.
+    """
+
+    revision: ClassVar[int] = 2
 
     rule: Rule
 
@@ -41,11 +43,11 @@ class MulticutBlockwise(Stage):
 
     @contextmanager
     def open(self) -> Iterator[Process]:
-        graph, sizes = read_graph(self.run, self.upstream[0])
-        costs = edge_costs(graph, self.rule.beta, self.rule.weighting)
+        beta, weighting = self.rule.beta, self.rule.weighting
+        contacts = mapped_contacts(self.run, self.upstream[0])
 
         def process(block: Block) -> Outcome:
-            solved = solved_domain(graph, costs, sizes.fragment, self.grid, block)
+            solved = solved_domains(contacts, self.grid, block, beta, weighting)
             write_table(self.table(block), solved.columns())
             return Outcome(filled=len(solved))
 
@@ -77,10 +79,10 @@ class Agglomerate(Stage):
         def process(block: Block) -> Outcome:
             graph, sizes = read_graph(self.run, self.upstream[0])
             if self.rule.method == "multicut" and self.rule.domains is not None:
-                costs = edge_costs(graph, self.rule.beta, self.rule.weighting)
                 tables = map(read_table, self.run.complete_tables(self.upstream[1]))
-                solved = solve_contracted(graph, costs, map(Assignment.of, tables))
-                tree = MergeTree.of_partition(solved)
+                solved = map(DomainMerges.of, tables)
+                joined = joined_domains(graph, solved, self.rule.beta, self.rule.weighting)
+                tree = MergeTree.of_partition(joined)
             elif self.rule.method == "quantile":
                 histograms = read_histograms(self.run, self.upstream[1])
                 tree = merge_tree(self.rule, graph, sizes, histograms)

@@ -17,10 +17,11 @@ from pipeline.geometry import Block, Offsets
 from pipeline.graph import Assignment, FragmentSizes, Histograms, RegionGraph
 from pipeline.location import Location
 from pipeline.rundir import Identity, RunDirectory
+from pipeline.segment.contacts import Contacts, GraphIndex
 from pipeline.segment.edges import contact_histograms, fragment_sizes, region_edges
 from pipeline.spec import VolumeSpec
 from pipeline.stages.stage import Outcome, Process, Stage, quantised
-from pipeline.tables import read_table, write_table
+from pipeline.tables import mapped_table, read_table, write_table
 from pipeline.volume import Volume
 
 
@@ -113,9 +114,9 @@ class HistogramsBlockwise(Stage):
 
 @dataclass(frozen=True)
 class SumEdges(Stage):
-    """The region graph of the whole volume, and the size of every fragment. Reads tables only."""
+    """The region graph of the whole volume, its index, the size of every fragment; from tables."""
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -131,7 +132,8 @@ class SumEdges(Stage):
             tables = [read_table(path) for path in self.run.complete_tables(self.upstream[0])]
             graph = RegionGraph.sum_of(RegionGraph.of(table) for table in tables)
             sizes = FragmentSizes.sum_of(FragmentSizes.of(table) for table in tables)
-            write_table(self.table(block), graph.columns() | sizes.columns())
+            index = GraphIndex.of_graph(graph, sizes.fragment)
+            write_table(self.table(block), graph.columns() | sizes.columns() | index.columns())
             return Outcome(filled=len(sizes))
 
         yield process
@@ -142,6 +144,15 @@ def read_graph(run: RunDirectory, summed: Identity) -> tuple[RegionGraph, Fragme
     (path,) = run.complete_tables(summed)
     columns = read_table(path)
     return RegionGraph.of(columns), FragmentSizes.of(columns)
+
+
+def mapped_contacts(run: RunDirectory, summed: Identity) -> Contacts:
+    """The graph with its index, mapped from the file: only what is looked at takes memory."""
+    (path,) = run.complete_tables(summed)
+    columns = mapped_table(path)
+    # Searched all the time, which NumPy does in a copy if it is not aligned.
+    columns["fragment"] = np.array(columns["fragment"])
+    return Contacts.of(columns)
 
 
 def read_histograms(run: RunDirectory, counted: Identity) -> Histograms:

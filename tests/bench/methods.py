@@ -23,10 +23,11 @@ import numpy as np
 from pipeline.config import load_settings
 from pipeline.evaluate.contingency import Contingency
 from pipeline.evaluate.scores import Scores
-from pipeline.geometry import describe, slices
+from pipeline.geometry import ZYX, BlockGrid, Roi, describe, slices
 from pipeline.graph import Assignment, MergeTree
 from pipeline.plan import make_plan
 from pipeline.segment.agglomerate import mean_affinity_tree, quantile_tree
+from pipeline.segment.domains import decomposed_multicut
 from pipeline.segment.edges import contact_histograms, fragment_sizes, region_edges
 from pipeline.segment.fragments import fragments
 from pipeline.segment.multicut import (
@@ -35,8 +36,6 @@ from pipeline.segment.multicut import (
     lifted_multicut_segments,
     multicut_energy,
     multicut_segments,
-    solve_contracted,
-    solve_domain,
 )
 from pipeline.segment.mutex import mutex_watershed_segments
 from pipeline.segment.sections import multicut_on, section_fragments
@@ -154,21 +153,18 @@ def print_domains(volume: WholeVolume) -> None:
     labels = fragments(volume.affinities, volume.rule, volume.valid)
     graph = region_edges(volume.affinities, labels, volume.offsets)
     sizes = fragment_sizes(labels)
-    places = np.stack(np.unravel_index((sizes.fragment - 1).astype(np.int64), labels.shape), 1)
+    total = Roi((0, 0, 0), labels.shape)
     print(f"\n{'multicut in domains':<26}{'domains':>8}{'energy':>12}{'above one solution':>20}")
-    for weighting in get_args(Weighting)[:2]:
+    for weighting in get_args(Weighting):
         for beta in (0.1, 0.2, 0.5):
             costs = edge_costs(graph, beta, weighting)
             one = multicut_energy(graph, costs, multicut_segments(graph, sizes, beta, weighting))
             for side in DOMAINS_VX:
-                _, number = np.unique(places // side, axis=0, return_inverse=True)
-                domains = [
-                    solve_domain(graph, costs, sizes.fragment[number == n])
-                    for n in range(int(number.max()) + 1)
-                ]
-                found = multicut_energy(graph, costs, solve_contracted(graph, costs, domains))
+                domains = BlockGrid(total, ZYX(side, side, side))
+                segments = decomposed_multicut(graph, sizes.fragment, domains, beta, weighting)
+                found = multicut_energy(graph, costs, segments)
                 print(
-                    f"{weighting:<10} beta {beta:.1f} {side:>4} vx{len(domains):>8}{found:>12.2f}"
+                    f"{weighting:<11} beta {beta:.1f} {side:>4} vx{len(domains):>8}{found:>12.2f}"
                     f"{100 * (found - one) / abs(one):>18.3f} %"
                 )
 
