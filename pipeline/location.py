@@ -108,14 +108,16 @@ def server_errors(place: Location) -> tuple[type[Exception], ...]:
 def has_file(place: Location, name: str) -> bool:
     """Whether there is a file of this name in a folder.
 
+    S3 refuses what is not there to those who may not list the bucket, so that counts as not there.
+
     Raises:
-        PipelineError: the server does not answer, or refuses.
+        PipelineError: the server does not answer, or fails.
     """
     if isinstance(place, Path):
         return (place / name).is_file()
     try:
         _obstore().head(_object_store(place), name)
-    except FileNotFoundError:
+    except (FileNotFoundError, _obstore().exceptions.PermissionDeniedError):
         return False
     except server_errors(place) as error:
         raise PipelineError(f"{place / name} cannot be read: {first_line(error)}") from error

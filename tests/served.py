@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from hashlib import md5
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote
 
+Fault = Literal["refuse", "fail", "cut"]
+"""Answers 403 or 500, or breaks off in the middle of the content."""
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 LISTED = """<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><IsTruncated>false</IsTruncated>
 {}</ListBucketResult>"""
@@ -19,16 +23,32 @@ ENTRY = """<Contents><Key>{}</Key><Size>{}</Size><ETag>"{}"</ETag>
 <LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"""
 
 
+GOOGLE = re.compile(r"/storage/v1/b/([^/]+)/o/(.+)")
+"""How Google's own interface names a file of a bucket."""
+
+
 class Handler(SimpleHTTPRequestHandler):
     """GET and HEAD of files, whole or in part; the list of a bucket."""
 
     protocol_version = "HTTP/1.1"
+
+    def __init__(
+        self, *args: Any, fault: Callable[[str], Fault | None] = lambda path: None, **kwargs: Any
+    ) -> None:
+        self.fault = fault
+        super().__init__(*args, **kwargs)
 
     def log_message(self, *_: object) -> None:
         pass
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
+        if (named := GOOGLE.fullmatch(path)) is not None:
+            path = f"/{named[1]}/{unquote(named[2])}"
+        self.fails = self.fault(unquote(path))
+        if self.fails in ("refuse", "fail"):
+            self.answer(403 if self.fails == "refuse" else 500, b"")
+            return
         if "list-type=2" in query:
             self.answer(200, self.listed(Path(self.translate_path(path))))
             return
@@ -57,7 +77,8 @@ class Handler(SimpleHTTPRequestHandler):
         self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(data)
+            self.wfile.write(data[: len(data) // 2] if self.fails == "cut" else data)
+        self.close_connection = self.fails == "cut"
 
     def listed(self, bucket: Path) -> bytes:
         entries = [
@@ -73,9 +94,14 @@ def tag(content: bytes) -> str:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """A server over a folder; its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+def served(folder: Path, fault: Callable[[str], Fault | None] = lambda path: None) -> Iterator[str]:
+    """A server over a folder; its address.
+
+    Args:
+        fault: what goes wrong with the path of a request.
+    """
+    handler = partial(Handler, directory=str(folder), fault=fault)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -97,4 +123,5 @@ def buckets_at(address: str, folder: Path) -> dict[str, str]:
         "AWS_SKIP_SIGNATURE": "true",
         "AWS_REGION": "us-east-1",
         "GOOGLE_SERVICE_ACCOUNT": str(account),
+        "TENSORSTORE_GCS_HTTP_URL": address,
     }

@@ -6,20 +6,19 @@ formats mean it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ConfigError, FormatError, MetadataError, NotFoundError
+from pipeline.errors import ConfigError, MetadataError, NotFoundError
 from pipeline.geometry import Nm, checked_voxel_size
 from pipeline.ingest.lengths import check_axes, in_nm, place_from_attributes
 from pipeline.ingest.sources import Place, Source, check_plane, reading
-from pipeline.location import Location, has_file, needed
+from pipeline.ingest.stores import opened, read_json
+from pipeline.location import Location, has_file
 from pipeline.ngff import AXES
 
 PRECOMPUTED_FILE = "info"
@@ -187,35 +186,3 @@ def in_zyx(attributes: Mapping[str, Any], where: str) -> dict[str, Any]:
         f"nothing tells whether these lengths are z, y, x or x, y, z: {lengths}: {where}\n"
         "Give --voxel-size Z,Y,X and, if not zero, --offset Z,Y,X in nm."
     )
-
-
-def opened(driver: str, place: Location, **options: Any) -> Any:
-    """A tensorstore, to read."""
-    tensorstore = needed("tensorstore", "N5 and precomputed")
-    spec = {"driver": driver, "kvstore": kvstore(place), **options}
-    return tensorstore.open(spec, open=True, read=True).result()
-
-
-def kvstore(place: Location) -> Any:
-    """What tensorstore calls a folder."""
-    if isinstance(place, Path):
-        return {"driver": "file", "path": f"{place.resolve()}/"}
-    return f"{place}/"
-
-
-def read_json(folder: Location, name: str) -> dict[str, Any] | None:
-    """A JSON object in a folder, its numbers exact; None if there is no such file.
-
-    Raises:
-        FormatError: it cannot be read, or is no object.
-    """
-    tensorstore = needed("tensorstore", "N5 and precomputed")
-    where = f"{folder}/{name}"
-    with reading(where):
-        found = tensorstore.KvStore.open(kvstore(folder)).result().read(name).result()
-        if found.state != "value":
-            return None
-        value = json.loads(found.value, parse_float=Decimal)
-    if not isinstance(value, dict):
-        raise FormatError(f"{where} must hold a JSON object, found {type(value).__name__}")
-    return value

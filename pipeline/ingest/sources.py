@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.errors import DtypeError, FormatError, PipelineError, ShapeError
 from pipeline.geometry import Nm
+from pipeline.location import SCHEME
 
 MAX_PLANE_BYTES = 2**40
 """More in one plane, page or chunk is a damaged or hostile header, refused before allocation."""
@@ -112,9 +113,11 @@ def reading(where: object) -> Iterator[None]:
         raise
     except Exception as error:
         text = next(iter(str(error).splitlines()), "")
+        advice = "It is damaged, cut short or encoded in an unknown way; copy or export it again."
+        if SCHEME.match(str(where)):
+            advice = "The server failed or refused, or it is damaged: try again, or download it."
         raise FormatError(
-            f"{where} cannot be read: {type(error).__name__}: {text}\n"
-            "It is damaged, cut short or encoded in an unknown way; copy or export it again."
+            f"{where} cannot be read: {type(error).__name__}: {text}\n{advice}"
         ) from error
 
 
