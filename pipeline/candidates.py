@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,8 @@ from pipeline.evaluate.landscape import Point
 from pipeline.geometry import Nm, Offsets, Roi, nanometres
 from pipeline.location import Location
 from pipeline.plan_predict import predicted_offsets
-from pipeline.segment.segments import Method
+from pipeline.segment.segments import method_named
 
-LONG_RANGE: tuple[Method, ...] = ("lifted_multicut", "mutex_watershed")
-"""Methods that look at long-range affinities."""
 FRAGMENT_KEYS = ("narrow_nm", "wide_nm", "wide_share")
 
 
@@ -56,24 +55,31 @@ def agglomerate_candidates(run: Run, offsets: Offsets) -> list[Agglomerate]:
     """
     tried = run.tune
     direct = len(offsets) == Offsets.NUM_DIRECT
-    methods = [method for method in tried.methods if not (direct and method in LONG_RANGE)]
+    methods = [
+        method for method in tried.methods if not (direct and method_named(method).long_range)
+    ]
     if not methods:
         raise ConfigError(
             f"run.tune.methods needs affinities of long-range offsets: {list(tried.methods)}\n"
             "found the direct neighbours only\n"
             "Predict more (run.predict.offsets), or add mean_affinity or multicut."
         )
-    weightings: list[dict[str, Any]] = [{"weighting": name} for name in tried.weightings]
-    variants: dict[Method, list[dict[str, Any]]] = {
-        "quantile": [{"quantile": percent} for percent in tried.quantiles],
-        "multicut": weightings,
-        "lifted_multicut": [{**each, "domain_vx": None} for each in weightings],
+    lists: dict[str, Sequence[object]] = {
+        "quantile": tried.quantiles,
+        "weighting": tried.weightings,
     }
-    return [
-        run.agglomerate.model_copy(update={"method": method, **variant})
-        for method in methods
-        for variant in variants.get(method, [{}])
-    ]
+    found = []
+    for method in methods:
+        keys = [key for key in method_named(method).settings if key in lists]
+        own: dict[str, Any] = {"method": method}
+        if method != run.agglomerate.method:
+            own["options"] = {}
+        if method_named(method).long_range:
+            own["domain_vx"] = None
+        for values in product(*(lists[key] for key in keys)):
+            update = own | dict(zip(keys, values, strict=True))
+            found.append(run.agglomerate.model_copy(update=update))
+    return found
 
 
 def offsets_to_predict(run: Run, checkpoint: Path) -> Offsets:
@@ -86,7 +92,8 @@ def offsets_to_predict(run: Run, checkpoint: Path) -> Offsets:
     """
     header = Header.read(checkpoint)
     own = predicted_offsets(run.predict.offsets, header, checkpoint)
-    if len(own) > Offsets.NUM_DIRECT or not set(LONG_RANGE) & set(run.tune.methods):
+    needed = any(method_named(method).long_range for method in run.tune.methods)
+    if len(own) > Offsets.NUM_DIRECT or not needed:
         return own
     embedded, crop = header.network.head == "embedding", run.predict.crop_vx
     fitting = (
@@ -153,10 +160,10 @@ def chosen_settings(settings: Settings, chosen: Point, offsets: Offsets) -> Sett
     tree = settings.model_dump()
     curve = chosen.curve
     tree["run"]["fragments"].update(curve.fragments)
-    tree["run"]["agglomerate"].update(curve.agglomerate)
+    tree["run"]["agglomerate"].update({"options": {}} | dict(curve.agglomerate))
     if curve.parameter is not None:
         tree["run"]["agglomerate"][curve.parameter] = chosen.value
-    if curve.agglomerate["method"] in LONG_RANGE:
+    if method_named(curve.agglomerate["method"]).long_range:
         tree["run"]["agglomerate"]["domain_vx"] = None
         if settings.run.data.affinities is None:
             tree["run"]["predict"]["offsets"] = offsets.numbers()

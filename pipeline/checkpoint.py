@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Network
-from pipeline.errors import CheckpointError, NotFoundError
+from pipeline.errors import CheckpointError, ExtensionError, NotFoundError
 from pipeline.geometry import Offsets
 
 KEY = "pea-connectomics"
@@ -40,7 +40,8 @@ class Header:
         """The description in a file.
 
         Raises:
-            NotFoundError: no such file; CheckpointError: it is no checkpoint of ours.
+            NotFoundError: no such file; CheckpointError: it is no checkpoint of ours;
+            ExtensionError: its backbone is not installed.
         """
         return cls.of(read_metadata(path), path)
 
@@ -49,7 +50,8 @@ class Header:
         """The description in the metadata of a file.
 
         Raises:
-            CheckpointError: there is none, or not one that can be used.
+            CheckpointError: there is none, or not one that can be used; ExtensionError: its
+            backbone is not installed.
         """
         if KEY not in metadata:
             raise _undescribed(path, f"its metadata have no {KEY}, only {list(metadata)}")
@@ -73,6 +75,8 @@ class Header:
                 run=_mapping(said, "run"),
                 scores=_mapping(said, "scores"),
             )
+        except ExtensionError as error:
+            raise ExtensionError(f"{path} cannot be used here: {error}") from error
         except KeyError as error:
             raise _undescribed(path, f"it has no {error.args[0]}") from None
         except (TypeError, ValueError, RecursionError) as error:

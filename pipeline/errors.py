@@ -62,6 +62,10 @@ class CheckpointError(PipelineError, ValueError):
     """A file does not hold the weights of a network that this project can build."""
 
 
+class ExtensionError(PipelineError, ImportError):
+    """An extension that a run needs is not installed, or is not what it must be."""
+
+
 def first_line(error: Exception) -> str:
     """A library's error in one line."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

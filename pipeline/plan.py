@@ -15,7 +15,7 @@ from pipeline.plan_predict import prediction
 from pipeline.rundir import Identity, RunDirectory
 from pipeline.segment.downsample import halved_axes
 from pipeline.segment.fragments import FragmentRule
-from pipeline.segment.segments import Rule
+from pipeline.segment.segments import Rule, method_named
 from pipeline.spec import VolumeSpec
 from pipeline.stages.agglomerate import Agglomerate, MulticutBlockwise, RelabelBlockwise
 from pipeline.stages.downsample import DownsampleBlockwise
@@ -138,7 +138,7 @@ def make_plan(settings: Settings, runs: Path) -> Plan:
     )
     how = agglomeration(run.agglomerate, roi, offsets)
     prepared: list[Step] = []
-    if how.method == "quantile":
+    if method_named(how.method).histograms:
         histograms = HistogramsBlockwise(
             name="histograms_blockwise",
             run=where,
@@ -230,10 +230,7 @@ def agglomeration(chosen: config.Agglomerate, roi: Roi, offsets: Offsets) -> Rul
     Raises:
         ConfigError: a method that needs long-range affinities, and there are none.
     """
-    if (
-        chosen.method in ("lifted_multicut", "mutex_watershed")
-        and len(offsets) == Offsets.NUM_DIRECT
-    ):
+    if method_named(chosen.method).long_range and len(offsets) == Offsets.NUM_DIRECT:
         raise ConfigError(
             f"run.agglomerate.method {chosen.method} needs affinities of long-range offsets, found "
             f"the direct neighbours only\n"

@@ -15,8 +15,8 @@ from torch.nn import functional
 from pipeline.checkpoint import Header
 from pipeline.config import Network
 from pipeline.geometry import Offsets
+from pipeline.model.backbone import build
 from pipeline.model.checkpoint import Checkpoint
-from pipeline.model.resunet import build
 from tests.drawn import DIRECT, SHAPE
 
 PATCH_VX, CROP_VX = (8, 20, 24), (2, 4, 5)

@@ -21,8 +21,8 @@ from pipeline.checkpoint import KEY, MAX_HEADER_BYTES, Header, read_metadata
 from pipeline.config import Network
 from pipeline.errors import CheckpointError, NotFoundError
 from pipeline.geometry import Offsets
+from pipeline.model.backbone import build
 from pipeline.model.checkpoint import Checkpoint, read_tensors
-from pipeline.model.resunet import build
 
 ROOT = Path(__file__).parents[1]
 NETWORK = Network.model_validate({"features": [3, 4], "pools": [[1, 2, 2]], "embedding": 5})

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.geometry import Offsets
 from pipeline.model.affinity import cosine_affinities
 from pipeline.model.losses import Criterion, Targets, class_weights, weighted_error
-from pipeline.model.resunet import Output
+from pipeline.model.output import Output
 
 DIRECT = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
 LONG = [*DIRECT, [-2, 0, 0], [0, -3, 1], [0, 2, -4]]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.config import Network
-from pipeline.model.resunet import ResUNet, build
+from pipeline.model.backbone import build
+from pipeline.model.resunet import ResUNet
 
 SMALL = {"features": [3, 4, 5], "pools": [[1, 2, 2], [1, 2, 2]], "embedding": 6}
 

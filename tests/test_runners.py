@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ from pipeline.geometry import ZYX, BlockGrid, Nm, Offsets, Roi, nanometres
 from pipeline.graph import MergeTree
 from pipeline.plan import Plan, make_plan
 from pipeline.segment.edges import fragment_sizes, region_edges
-from pipeline.segment.segments import Method, Rule, merge_tree, segments_at
+from pipeline.segment.segments import BUILT_IN, Rule, merge_tree, segments_at
 from pipeline.spec import VolumeSpec
 from pipeline.stages.agglomerate import read_tree
 from pipeline.stages.stage import Stage
@@ -537,7 +537,7 @@ USED_BY = {
     "evaluate.betas": {"multicut", "lifted_multicut"},
 }
 """Settings that some methods do not look at."""
-METHODS = get_args(Method)
+METHODS = tuple(BUILT_IN)
 
 
 def test_every_setting_that_decides_numbers_is_listed_here():
@@ -548,7 +548,8 @@ def test_every_setting_that_decides_numbers_is_listed_here():
     others = {"name"} | elsewhere | decide_a_checkpoint
     assert sections.keys() | others == Run.model_fields.keys()
     every = {f"{name}.{key}" for name, kind in sections.items() for key in kind.model_fields}
-    assert every == FIRST_TOUCHED.keys()
+    of_extensions = {"agglomerate.options"}  # tests/test_extensions.py
+    assert every == FIRST_TOUCHED.keys() | of_extensions
 
 
 @pytest.fixture(scope="module")

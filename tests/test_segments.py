@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,11 +16,11 @@ from pipeline.segment.domains import SHIFTED, boxes, members_of
 from pipeline.segment.edges import contact_histograms, fragment_sizes, region_edges
 from pipeline.segment.fragments import FragmentRule, fragments
 from pipeline.segment.multicut import edge_costs, multicut_energy
-from pipeline.segment.segments import Method, Rule, merge_tree, segments_at, segments_of
+from pipeline.segment.segments import BUILT_IN, Rule, merge_tree, segments_at, segments_of
 from tests import oracles
 from tests.drawn import LONG, drawn_affinities, drawn_labels
 
-METHODS = get_args(Method)
+METHODS = tuple(BUILT_IN)
 SHAPE = (5, 17, 20)
 DOMAINS = BlockGrid(Roi((3, -2, 50), SHAPE), ZYX(2, 9, 8))
 VALUES = (0.1, 0.35, 0.6, 0.8)

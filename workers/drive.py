@@ -17,6 +17,7 @@ from rich.console import Console
 
 from pipeline.config import Settings, dump_settings
 from pipeline.errors import ConfigError, ExistsError, PipelineError, StageError
+from pipeline.extensions import extension_versions
 from pipeline.plan import Plan, Step
 from pipeline.rundir import Identity, RunDirectory, write_json
 from pipeline.stages.stage import Stage
@@ -303,7 +304,7 @@ def write_provenance(settings: Settings, run: RunDirectory, identities: Iterable
             "host": socket.gethostname(),
             "python": platform.python_version(),
             "commit": commit(),
-            "versions": {name: version_of(name) for name in DISTRIBUTIONS},
+            "versions": {name: version_of(name) for name in DISTRIBUTIONS} | extension_versions(),
             "fingerprints": {each.stage: each.fingerprint for each in identities},
         }
     )

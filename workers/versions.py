@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.extensions import extension_versions
 from pipeline.hardware import gpu_model
 
 SHOWN = ("zarr", "daisy", "dask", "distributed", "bioimage-cpp", "numpy", "numba")
@@ -26,6 +27,8 @@ def version_lines() -> Iterator[str]:
     for name in OPTIONAL:
         if version_of(name) is not None:
             yield f"{name} {version_of(name)}"
+    for name, version in extension_versions().items():
+        yield f"{name} {version}, an extension"
 
 
 def version_of(distribution: str) -> str | None:

@@ -10,6 +10,7 @@ from pipeline.config.load import load_yaml as load_yaml
 from pipeline.config.machine import Dask as Dask
 from pipeline.config.machine import Machine as Machine
 from pipeline.config.machine import Workers as Workers
+from pipeline.config.network import Backbone as Backbone
 from pipeline.config.network import Network as Network
 from pipeline.config.run import Data as Data
 from pipeline.config.run import Fragments as Fragments

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from pipeline.config.fields import MAX_COUNT, Beta, Section, Sides, Threshold
+from pipeline.errors import ExtensionError
+from pipeline.extensions import check_options
 from pipeline.segment.multicut import Weighting
-from pipeline.segment.segments import Method
+from pipeline.segment.segments import method_named
 
+
+def _known(name: str) -> str:
+    try:
+        method_named(name)
+    except ExtensionError as error:
+        raise ExtensionError(f"agglomeration: {error}") from error
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(_known)]
 Voxels = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
 class Agglomerate(Section):
     """Settings of other methods than the one chosen have no effect."""
 
-    method: Method = "mean_affinity"
+    method: MethodName = "mean_affinity"
     """``mean_affinity`` and ``quantile`` merge the two regions with the highest affinity between
     them, again and again, as waterz does. ``multicut`` finds the partition that disagrees least
     with all contacts; ``lifted_multicut`` lets long-range affinities take part;
-    ``mutex_watershed`` believes the strongest evidence first, for or against a merge."""
+    ``mutex_watershed`` believes the strongest evidence first, for or against a merge. Or one that
+    another distribution adds."""
     threshold: Threshold = 0.5
     """Of mean_affinity and quantile: merge while 1 - affinity is below this. Higher merges more, as
     in waterz."""
@@ -31,6 +44,8 @@ class Agglomerate(Section):
     weighting: Weighting = "none"
     """Of both: contacts count all the same, by their size (``contacts``), or by their size among
     those across sections and among the others (``populations``)."""
+    options: dict[str, JsonValue] = {}
+    """Of a method that is an extension."""
     domain_vx: Sides | None = None
     """Of multicut: solve boxes of this size by themselves, by ``machine.agglomerate.workers``, then
     what is between them. Boxes decide the numbers a little; the whole graph at once if left out."""
@@ -38,6 +53,13 @@ class Agglomerate(Section):
     """Segments with fewer voxels join the neighbour of the highest mean affinity."""
     dust_vx: Voxels = 0
     """Segments with fewer voxels become background, after that."""
+
+    @model_validator(mode="after")
+    def _options_are_of_the_method(self) -> Agglomerate:
+        check_options(
+            method_named(self.method).options, self.options, f"the agglomeration {self.method}"
+        )
+        return self
 
     @model_validator(mode="after")
     def _domains_are_of_multicut(self) -> Agglomerate:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from pipeline.config.fields import Counts, Factors, Section, Sides
+from pipeline.errors import ExtensionError
+from pipeline.extensions import Extensions, check_options, no_options
 from pipeline.geometry import ZYX
 
 MAX_FEATURES = 4096
@@ -15,9 +20,39 @@ MAX_KERNEL_VX = 31
 IN_PLANE = ZYX(1, 2, 2)
 
 
+RESUNET = "resunet"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network of another distribution, in place of the residual U-Net."""
+
+    build: Callable[[Network, int], Any]
+    """Of the settings and the number of output channels: a ``torch.nn.Module`` with new weights,
+    drawn from torch's global generator. It may be built on torch's device ``meta``.
+
+    It is called with raw in [0, 1], float ``(B, 1, Z, Y, X)``, sides multiples of
+    ``Network.factor``, and returns a ``pipeline.model.backbone.Output``: ``full`` has the channels
+    and the sides of raw; ``pyramid``, where ``Network.pyramid`` is true, an embedding of each
+    coarser level of ``Network.pools``. In evaluation mode the same raw gives the same bits."""
+    revision: int
+    """Raised when the same settings and weights give other numbers."""
+    options: Callable[..., object] = no_options
+    """Is called with ``Network.options`` as keywords, and raises ValueError or TypeError where they
+    are wrong."""
+
+
+BACKBONES = Extensions("backbone", Backbone, (RESUNET,))
+
+
 class Network(Section):
     """A residual U-Net; the defaults are those of PEA (AAAI-2022), but for ``align_corners``."""
 
+    backbone: str = RESUNET
+    """Or that of another distribution, which makes what it likes of the other keys. ``pools`` still
+    say what divides a patch, and ``features`` begin with what `pea plan` estimates memory by."""
+    options: dict[str, JsonValue] = {}
+    """Of a backbone that is an extension."""
     head: Literal["embedding", "affinity"] = "embedding"
     """An embedding per voxel, whose cosines are affinities (PEA), or affinities directly."""
     features: Counts = (28, 36, 48, 64, 80)
@@ -42,6 +77,15 @@ class Network(Section):
     """Up-sample as PyTorch's ``align_corners=True``. It depends on where a patch begins."""
 
     @model_validator(mode="after")
+    def _known(self) -> Network:
+        try:
+            options = no_options if self.extension is None else self.extension.options
+        except ExtensionError as error:
+            raise ExtensionError(f"network.backbone: {error}") from error
+        check_options(options, self.options, f"the backbone {self.backbone}")
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> Network:
         if len(self.features) > MAX_LEVELS:
             raise ValueError(
@@ -64,9 +108,32 @@ class Network(Section):
         return self
 
     @property
+    def level_factors(self) -> tuple[ZYX, ...]:
+        """Voxels of the finest level to one of each coarser level."""
+        return tuple(accumulate(self.pools, lambda a, b: ZYX(a.z * b.z, a.y * b.y, a.x * b.x)))
+
+    @property
     def factor(self) -> ZYX:
         """Voxels of the finest level to one of the coarsest: what divides every patch."""
-        z, y, x = 1, 1, 1
-        for pool in self.pools:
-            z, y, x = z * pool.z, y * pool.y, x * pool.x
-        return ZYX(z, y, x)
+        return (ZYX(1, 1, 1), *self.level_factors)[-1]
+
+    @property
+    def extension(self) -> Backbone | None:
+        """The backbone, if it is not the built-in one.
+
+        Raises:
+            ExtensionError: it is not installed, or cannot be loaded.
+        """
+        return None if self.backbone == RESUNET else BACKBONES.named(self.backbone)
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What the weights of a training depend on, as plain values."""
+        built_in = {"backbone", "options"} if self.extension is None else set()
+        return self.model_dump(mode="json", exclude=built_in)
+
+    @property
+    def revisions(self) -> dict[str, int]:
+        """Of what is not this project's: the revisions of stages do not count it."""
+        extension = self.extension
+        return {} if extension is None else {f"revision of {self.backbone}": extension.revision}

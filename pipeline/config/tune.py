@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from pipeline.config.agglomerate import MethodName
 from pipeline.config.fields import Betas, Section, Shares, Sigmas, Some, Thresholds
 from pipeline.segment.multicut import Weighting
-from pipeline.segment.segments import Method
+from pipeline.segment.segments import BUILT_IN
 
 
 class Tune(Section):
@@ -21,7 +22,7 @@ class Tune(Section):
     """Of fragments; 2/3, 1 and 3/2 of the run's own if left out."""
     wide_share: Shares | None = None
     """Of fragments; the run's own, 0.2 less and 0.2 more if left out."""
-    methods: Some[Method] = get_args(Method)
+    methods: Some[MethodName] = tuple(BUILT_IN)
     """Those that look at long-range affinities are left out where there are none."""
     thresholds: Thresholds = tuple(n / 50 for n in range(1, 50))
     """Of mean_affinity and quantile."""

@@ -36,7 +36,10 @@ class Curve:
     @property
     def name(self) -> str:
         """The method and its settings, in words."""
-        return ", ".join(str(value).replace("_", " ") for value in self.agglomerate.values())
+        options = self.agglomerate.get("options", {})
+        said = [value for name, value in self.agglomerate.items() if name != "options"]
+        said += [f"{name} {value}" for name, value in options.items()]
+        return ", ".join(str(value).replace("_", " ") for value in said)
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -9,11 +9,11 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.checkpoint import Header
 from pipeline.errors import CheckpointError, NotFoundError
-from pipeline.model.resunet import ResUNet, build
+from pipeline.model.backbone import build
 from pipeline.tables import replacing
 
 PARALLEL = "module."
@@ -52,7 +52,7 @@ class Checkpoint:
         """Write the file in one step."""
         write_tensors(path, self.weights, self.header.metadata())
 
-    def module(self) -> ResUNet:
+    def module(self) -> nn.Module:
         """The network, ready to predict."""
         module = build(self.header.network, len(self.header.offsets))
         module.load_state_dict(dict(self.weights))

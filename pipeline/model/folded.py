@@ -30,12 +30,14 @@ class _Affine(nn.Module):
         return torch.addcmul(self.shift, x, self.scale, out=x)
 
 
-def folded(network: ResUNet) -> ResUNet:
-    """The network, changed in place; for inference only.
+def folded(network: nn.Module) -> nn.Module:
+    """The network, changed in place; for inference only. One of an extension is left as it is.
 
     Args:
         network: in evaluation mode.
     """
+    if not isinstance(network, ResUNet):
+        return network
     for block in network.modules():
         norms = getattr(block, "norms", None)
         if norms is not None:

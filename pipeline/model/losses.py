@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pipeline.config import Loss, Network
-from pipeline.geometry import ZYX, Offsets
+from pipeline.geometry import Offsets
 from pipeline.model.affinity import cosine_affinities, pair_slices
-from pipeline.model.resunet import Output
+from pipeline.model.output import Output
 
 RAREST, COMMONEST = 0.05, 0.99
 """Bounds of the share of pairs that belong together, for weights."""
@@ -136,16 +135,12 @@ class Criterion:
         """Self-correlation of each coarser level, finest first."""
         given = self.loss.pyramid_offsets or (Offsets(),) * len(pyramid)
         terms = []
-        for embedding, offsets, factor in zip(pyramid, given, self.factors(), strict=True):
+        for embedding, offsets, factor in zip(
+            pyramid, given, self.network.level_factors, strict=True
+        ):
             coarse = labels[:, :: factor.z, :: factor.y, :: factor.x]
             targets = Targets.of(coarse, offsets.vectors, self.loss)
             cosines = cosine_affinities(embedding, offsets.vectors)
             error = (cosines - targets.affinities) ** 2
             terms.append(weighted_error(error, targets, self.loss))
         return terms
-
-    def factors(self) -> list[ZYX]:
-        """Voxels to one of each coarser level."""
-        return list(
-            accumulate(self.network.pools, lambda a, b: ZYX(a.z * b.z, a.y * b.y, a.x * b.x))
-        )

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.geometry import Offsets
@@ -18,7 +18,6 @@ from pipeline.model.checkpoint import Checkpoint
 from pipeline.model.folded import folded
 from pipeline.model.gate import refuse_rough
 from pipeline.model.quantised import cosine_bytes
-from pipeline.model.resunet import ResUNet
 
 Box = tuple[slice, ...]
 
@@ -28,7 +27,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: ResUNet,
+        network: nn.Module,
         head: Literal["embedding", "affinity"],
         trained: Offsets,
         device: str = "cpu",

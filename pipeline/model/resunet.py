@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,28 +14,10 @@ from torch.nn import functional
 
 from pipeline.config import Network
 from pipeline.geometry import ZYX
+from pipeline.model.output import Output
 
 GROUP_CHANNELS = 8
 """Channels that group normalisation puts together, or as few more as divide a level's."""
-
-
-class Output(NamedTuple):
-    """What the network says of a batch."""
-
-    full: Tensor
-    """``(B, C, Z, Y, X)``: an embedding, or the logit of each affinity."""
-    pyramid: tuple[Tensor, ...]
-    """Embeddings of the coarser levels, finest first; empty without a pyramid."""
-
-
-def build(network: Network, num_affinities: int) -> ResUNet:
-    """A network with new weights, drawn from torch's global generator.
-
-    Args:
-        num_affinities: channels of a head of direct affinities; no matter to embeddings.
-    """
-    channels = network.embedding if network.head == "embedding" else num_affinities
-    return ResUNet(network, channels)
 
 
 class ResUNet(nn.Module):

@@ -21,6 +21,8 @@ COLOURS: Mapping[str, str] = {
     "lifted_multicut": PURPLE,
     "mutex_watershed": INK,
 }
+OTHERS = "#56b4e9"
+"""Of methods that other distributions add."""
 DASHES = ("-", "--", ":")
 LABELS: Mapping[Measure, str] = {"voi": "VOI (bits)", "arand": "ARAND"}
 SHOWN = 2.5
@@ -71,11 +73,9 @@ def _styles(best: Sequence[Point]) -> dict[str, dict[str, Any]]:
     styles: dict[str, dict[str, Any]] = {}
     for point in sorted(best, key=lambda point: point.curve.name):
         method = str(point.curve.agglomerate["method"])
-        number = sum(style["color"] == COLOURS[method] for style in styles.values())
-        styles[point.curve.name] = {
-            "color": COLOURS[method],
-            "ls": DASHES[number % len(DASHES)],
-        }
+        colour = COLOURS.get(method, OTHERS)
+        number = sum(style["color"] == colour for style in styles.values())
+        styles[point.curve.name] = {"color": colour, "ls": DASHES[number % len(DASHES)]}
     return styles
 
 

@@ -1,17 +1,20 @@
 """Which segments the fragments become: one rule for every method of agglomeration.
 
 Every method makes a merge tree. That of a hierarchical one is cut at a threshold; a partition, as a
-multicut finds it, is a tree whose merges all have score 0, and made anew for another beta.
+multicut finds it, is a tree whose merges all have score 0, and made anew for another beta. Methods
+of other distributions are found by their entry points, and are all the same to what follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.errors import ExtensionError
+from pipeline.extensions import Extensions, no_options
 from pipeline.geometry import BlockGrid
 from pipeline.graph import Assignment, FragmentSizes, Histograms, MergeTree, RegionGraph
 from pipeline.segment.agglomerate import mean_affinity_tree, quantile_tree
@@ -20,24 +23,54 @@ from pipeline.segment.multicut import Weighting, lifted_multicut_segments, multi
 from pipeline.segment.mutex import mutex_watershed_segments
 from pipeline.segment.small import merge_small
 
-Method = Literal["mean_affinity", "quantile", "multicut", "lifted_multicut", "mutex_watershed"]
 WHOLE = np.inf
 """The threshold that cuts nothing off."""
-DECIDES_TREE: Mapping[Method, tuple[str, ...]] = {
-    "mean_affinity": (),
-    "quantile": ("quantile",),
-    "multicut": ("beta", "weighting"),
-    "lifted_multicut": ("beta", "weighting"),
-    "mutex_watershed": (),
-}
-"""Settings that a method makes its tree by."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a method sees."""
+
+    graph: RegionGraph
+    sizes: FragmentSizes
+    """All fragments, also those that touch none."""
+    histograms: Histograms | None = None
+    """Of the same contacts, if the method asked for them."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way from the region graph to segments."""
+
+    segments: Callable[[Evidence, Rule], MergeTree | Assignment]
+    """A merge tree, if thresholds are its parameter; else a partition: a row for each fragment, a
+    segment is named after its smallest. The same for the same evidence, bit for bit."""
+    parameter: Literal["threshold", "beta"] | None
+    """How readily it merges: what a sweep varies. A threshold cuts the tree, and for each beta the
+    method is called again."""
+    settings: tuple[str, ...] = ()
+    """Fields of ``Rule`` that it looks at, besides its parameter and ``options``."""
+    long_range: bool = False
+    """It needs affinities of long-range offsets."""
+    histograms: bool = False
+    """It needs one more pass, which counts them; not with betas."""
+    revision: int = 0
+    """Of an extension: raised when the same evidence and settings give other segments. The stage
+    counts those of the built-in methods."""
+    options: Callable[..., object] = no_options
+    """Of an extension: is called with ``Rule.options`` as keywords, and raises ValueError or
+    TypeError where they are wrong."""
+
+    def __post_init__(self) -> None:
+        if self.histograms and self.parameter == "beta":
+            raise ValueError("a method with betas gets no histograms")
 
 
 @dataclass(frozen=True)
 class Rule:
     """A method and its settings; those that it does not use have no effect."""
 
-    method: Method = "mean_affinity"
+    method: str = "mean_affinity"
     threshold: float = 0.5
     """Of mean affinity and quantile."""
     quantile: int = 50
@@ -45,6 +78,8 @@ class Rule:
     beta: float = 0.5
     """Of multicut and lifted multicut, as ``weighting``."""
     weighting: Weighting = "none"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of a method that is an extension."""
     domains: BlockGrid | None = None
     """Of multicut: solve it box by box."""
     merge_small_vx: int = 0
@@ -52,18 +87,27 @@ class Rule:
 
     @property
     def parameter(self) -> Literal["threshold", "beta"] | None:
-        """What a sweep varies: how readily this method merges."""
-        if self.method in ("mean_affinity", "quantile"):
-            return "threshold"
-        return "beta" if "beta" in DECIDES_TREE[self.method] else None
+        """What a sweep varies."""
+        return method_named(self.method).parameter
 
     @property
     def decides_tree(self) -> Mapping[str, Any]:
         """The settings that the tree depends on, as plain values."""
-        used = {name: getattr(self, name) for name in DECIDES_TREE[self.method]}
+        names = method_named(self.method).settings
+        used: dict[str, Any] = {"beta": self.beta} if self.parameter == "beta" else {}
+        used |= {name: getattr(self, name) for name in names}
         if self.method == "multicut" and self.domains is not None:
             used["domain_vx"] = list(self.domains.block_vx)
+        if self.options:
+            used["options"] = dict(self.options)
         return {"method": self.method} | used
+
+    @property
+    def revisions(self) -> Mapping[str, int]:
+        """Of what is not this project's, and decides the tree all the same."""
+        if self.method in BUILT_IN:
+            return {}
+        return {f"revision of {self.method}": method_named(self.method).revision}
 
     @property
     def decides_segments(self) -> Mapping[str, Any]:
@@ -81,22 +125,77 @@ def merge_tree(
         sizes: all fragments, also those that touch none.
         histograms: of the same contacts; quantile needs them.
     """
-    if rule.method == "mean_affinity":
-        return mean_affinity_tree(graph)
-    if rule.method == "quantile":
-        assert histograms is not None
-        return quantile_tree(histograms, rule.quantile)
-    return MergeTree.of_partition(_partition(rule, graph, sizes))
+    made = method_named(rule.method).segments(Evidence(graph, sizes, histograms), rule)
+    if rule.method not in BUILT_IN:
+        _check_made(made, rule, sizes)
+    return made if isinstance(made, MergeTree) else MergeTree.of_partition(made)
 
 
-def _partition(rule: Rule, graph: RegionGraph, sizes: FragmentSizes) -> Assignment:
-    if rule.method == "mutex_watershed":
-        return mutex_watershed_segments(graph, sizes)
-    if rule.method == "lifted_multicut":
-        return lifted_multicut_segments(graph, sizes, rule.beta, rule.weighting)
+def _mean_affinity(found: Evidence, rule: Rule) -> MergeTree:
+    return mean_affinity_tree(found.graph)
+
+
+def _quantile(found: Evidence, rule: Rule) -> MergeTree:
+    assert found.histograms is not None
+    return quantile_tree(found.histograms, rule.quantile)
+
+
+def _multicut(found: Evidence, rule: Rule) -> Assignment:
     if rule.domains is None:
-        return multicut_segments(graph, sizes, rule.beta, rule.weighting)
-    return decomposed_multicut(graph, sizes.fragment, rule.domains, rule.beta, rule.weighting)
+        return multicut_segments(found.graph, found.sizes, rule.beta, rule.weighting)
+    return decomposed_multicut(
+        found.graph, found.sizes.fragment, rule.domains, rule.beta, rule.weighting
+    )
+
+
+def _lifted_multicut(found: Evidence, rule: Rule) -> Assignment:
+    return lifted_multicut_segments(found.graph, found.sizes, rule.beta, rule.weighting)
+
+
+def _mutex_watershed(found: Evidence, rule: Rule) -> Assignment:
+    return mutex_watershed_segments(found.graph, found.sizes)
+
+
+BUILT_IN: Mapping[str, Method] = {
+    "mean_affinity": Method(_mean_affinity, "threshold"),
+    "quantile": Method(_quantile, "threshold", ("quantile",), histograms=True),
+    "multicut": Method(_multicut, "beta", ("weighting",)),
+    "lifted_multicut": Method(_lifted_multicut, "beta", ("weighting",), long_range=True),
+    "mutex_watershed": Method(_mutex_watershed, None, long_range=True),
+}
+AGGLOMERATIONS = Extensions("agglomeration", Method, tuple(BUILT_IN))
+
+
+def method_named(name: str) -> Method:
+    """A method, built in or installed.
+
+    Raises:
+        ExtensionError: there is none of this name, or it cannot be loaded.
+    """
+    return BUILT_IN[name] if name in BUILT_IN else AGGLOMERATIONS.named(name)
+
+
+def _check_made(made: object, rule: Rule, sizes: FragmentSizes) -> None:
+    """Raise unless an extension made what it declares."""
+    if rule.parameter == "threshold":
+        expected = "a MergeTree of fragments, each merged once, with scores that never fall"
+        sound = (
+            isinstance(made, MergeTree)
+            and bool(np.isin(np.concatenate([made.a, made.b]), sizes.fragment).all())
+            and len(np.unique(made.b)) == len(made)
+            and bool((np.diff(made.score) >= 0).all())
+        )
+    else:
+        expected = "an Assignment of all fragments, each segment named after its smallest"
+        sound = isinstance(made, Assignment) and np.array_equal(made.fragment, sizes.fragment)
+        if isinstance(made, Assignment) and sound:
+            _, first, segment = np.unique(made.segment, return_index=True, return_inverse=True)
+            sound = np.array_equal(made.segment, made.fragment[first][segment])
+    if not sound:
+        raise ExtensionError(
+            f"the agglomeration {rule.method} must make {expected}; it made something else\n"
+            "Mend it: pipeline.graph says what these tables hold."
+        )
 
 
 def segments_of(

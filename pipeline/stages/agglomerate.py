@@ -14,7 +14,7 @@ from pipeline.geometry import Block
 from pipeline.graph import FragmentSizes, MergeTree
 from pipeline.rundir import Identity, RunDirectory
 from pipeline.segment.domains import DomainMerges, joined_domains, solved_domains
-from pipeline.segment.segments import Rule, merge_tree, segments_of
+from pipeline.segment.segments import Rule, merge_tree, method_named, segments_of
 from pipeline.spec import VolumeSpec
 from pipeline.stages.edges import mapped_contacts, read_graph, read_histograms
 from pipeline.stages.stage import Outcome, Process, Stage
@@ -68,7 +68,7 @@ class Agglomerate(Stage):
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        return self.rule.decides_tree
+        return {**self.rule.decides_tree, **self.rule.revisions}
 
     @property
     def memory_bytes(self) -> int:
@@ -83,7 +83,7 @@ class Agglomerate(Stage):
                 solved = map(DomainMerges.of, tables)
                 joined = joined_domains(graph, solved, self.rule.beta, self.rule.weighting)
                 tree = MergeTree.of_partition(joined)
-            elif self.rule.method == "quantile":
+            elif method_named(self.rule.method).histograms:
                 histograms = read_histograms(self.run, self.upstream[1])
                 tree = merge_tree(self.rule, graph, sizes, histograms)
             else:

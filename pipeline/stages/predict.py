@@ -74,6 +74,7 @@ class PredictBlockwise(Stage):
             "device": self.hardware.device,
             "processor": self.hardware.processor,
             "torch": self.hardware.torch,
+            **self.network.revisions,
         }
 
     @property

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.checkpoint import Header, read_metadata
 from pipeline.errors import CheckpointError, ExistsError
+from pipeline.model.backbone import build
 from pipeline.model.checkpoint import Checkpoint, check_tensors, read_tensors, write_tensors
-from pipeline.model.resunet import ResUNet, build
 from pipeline.rundir import Identity
 from pipeline.train.optimizer import make_optimizer
 from pipeline.train.task import Task
@@ -27,7 +27,7 @@ KEY = "training"
 class TrainingState:
     """Changes with every step."""
 
-    module: ResUNet
+    module: nn.Module
     averaged: AveragedModel | None
     """The moving average of the weights."""
     optimizer: torch.optim.Optimizer
@@ -55,12 +55,12 @@ class TrainingState:
         return cls(module, averaged, optimizer, 0, {}, 0.0)
 
     @property
-    def chosen(self) -> ResUNet:
+    def chosen(self) -> nn.Module:
         """The network that is validated and kept: of averaged weights if there are any."""
         if self.averaged is None:
             return self.module
         averaged = self.averaged.module
-        assert isinstance(averaged, ResUNet)
+        assert isinstance(averaged, nn.Module)
         return averaged
 
     def checkpoint(self, task: Task, scores: dict[str, Any]) -> Checkpoint:

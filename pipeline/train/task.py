@@ -107,7 +107,8 @@ def open_task(run: Run, where: RunDirectory) -> Task:
         "train",
         REVISION,
         {
-            "network": run.network.model_dump(mode="json"),
+            "network": run.network.decides,
+            **run.network.revisions,
             "train": train.model_dump(mode="json", exclude={"checkpoint_every", "initial"}),
             "raw_range": [scale.low, scale.high],
         },

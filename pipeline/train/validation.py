@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from pipeline.config import Run
 from pipeline.evaluate.contingency import Contingency
 from pipeline.evaluate.scores import Scores
 from pipeline.geometry import Nm, Offsets, Roi, slices
 from pipeline.model.predictor import Predictor
-from pipeline.model.resunet import ResUNet
 from pipeline.segment.agglomerate import mean_affinity_tree
 from pipeline.segment.edges import fragment_sizes, region_edges
 from pipeline.segment.fragments import FragmentRule, fragments
@@ -66,7 +66,7 @@ def segmented(
 
 
 def validated(
-    module: ResUNet, task: Task, device: torch.device
+    module: nn.Module, task: Task, device: torch.device
 ) -> tuple[Validated, dict[str, np.ndarray]]:
     """Predict, segment and score the validation region.
 

@@ -30,10 +30,11 @@ from pipeline.config import Network, Predict, checked_settings
 from pipeline.config.train import PAPER_OFFSETS
 from pipeline.geometry import ZYX, BlockGrid, Nm, Roi
 from pipeline.model.affinity import cosine_affinities, pair_slices
+from pipeline.model.backbone import build
 from pipeline.model.checkpoint import Checkpoint
 from pipeline.model.predictor import Predictor
 from pipeline.model.quantised import cosine_bytes
-from pipeline.model.resunet import ResUNet, build
+from pipeline.model.resunet import ResUNet
 from pipeline.patches import PatchGrid
 from pipeline.plan import make_plan
 from pipeline.spec import VolumeSpec

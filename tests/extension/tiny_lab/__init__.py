@@ -1,0 +1,1 @@
+"""Extensions of pea-connectomics: a backbone, an agglomeration, a file format."""
