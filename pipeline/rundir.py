@@ -3,6 +3,7 @@
     runs/NAME/
       run.yaml                                the resolved settings of the last start
       provenance.json                         versions, host and command of every start
+      plan.json                               the stages of the last start
       volumes.zarr/{basins,fragments,segmentation}
       tables/STAGE-FINGERPRINT/LAYOUT/*.npz   one table per block, or of the whole
       done/STAGE-FINGERPRINT/identity.json    what the fingerprint stands for
@@ -108,6 +109,15 @@ class RunDirectory:
 
     def volume(self, name: str) -> Path:
         return self.root / "volumes.zarr" / name
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the driver; it says who that is."""
+        return self.root / ".lock"
 
     @property
     def scores(self) -> Path:

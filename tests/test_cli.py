@@ -30,7 +30,7 @@ from workers import cli
 
 COMMANDS = (
     "plan", "train", "run", "tune", "status", "ingest", "export", "evaluate", "report", "picture",
-    "view", "reference", "mesh", "skeleton", "drop", "demo",
+    "view", "reference", "mesh", "skeleton", "drop", "demo", "settings",
 )  # fmt: skip
 Said = pytest.CaptureFixture[str]
 

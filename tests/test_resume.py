@@ -24,7 +24,7 @@ from tests.drawn import (
 )
 from tests.tried import STAGES, Tried, same
 from workers import cli
-from workers.drive import locked
+from workers.lock import locked
 
 
 def final(found: dict[str, str]) -> dict[str, str]:

@@ -9,11 +9,11 @@ import re
 import socket
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from pipeline.geometry import Block
 from pipeline.rundir import Ledger, Record
@@ -21,7 +21,8 @@ from pipeline.stages.stage import Outcome, Process, Stage
 from workers.memory import peak_bytes
 
 FAILURES = "failures.jsonl"
-LINE = re.compile(r"\S+ \S+ block (\d+) (begins|done|failed)")
+TIME = "%Y-%m-%d %H:%M:%S"
+LINE = re.compile(r"(\S+ \S+) block (\d+) (begins|done|failed)")
 """What a worker's log says of a block."""
 
 
@@ -69,7 +70,7 @@ class Worker:
             file.write(json.dumps(entry) + "\n")
 
     def _say(self, text: str) -> None:
-        self._log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}\n")
+        self._log.write(f"{datetime.now().strftime(TIME)} {text}\n")
 
 
 @contextmanager
@@ -112,16 +113,35 @@ def _failing(error: Exception) -> Process:
     return process
 
 
-def broken_off(folder: Path) -> dict[int, str]:
-    """Blocks that a worker began and neither ended nor failed, with its log."""
-    found: dict[int, str] = {}
+class Event(NamedTuple):
+    """A line of a worker's log about a block."""
+
+    time: datetime
+    block: int
+    what: str
+    """``begins``, ``done`` or ``failed``."""
+    log: str
+
+
+def events(folder: Path) -> Iterator[Event]:
+    """What the logs of a stage say of its blocks, one log after the other."""
     for log in sorted(folder.glob("*.log")):
-        begun: set[int] = set()
         for line in log.read_text(errors="replace").splitlines():
             if match := LINE.match(line):
-                (begun.add if match[2] == "begins" else begun.discard)(int(match[1]))
-        found |= dict.fromkeys(begun, str(log))
-    return found
+                with suppress(ValueError):  # torn by a crash
+                    time = datetime.strptime(match[1], TIME)
+                    yield Event(time, int(match[2]), match[3], str(log))
+
+
+def broken_off(found: Iterable[Event]) -> dict[int, Event]:
+    """Blocks that a worker began and neither ended nor failed, and when it began."""
+    begun: dict[tuple[str, int], Event] = {}
+    for event in found:
+        if event.what == "begins":
+            begun[event.log, event.block] = event
+        else:
+            begun.pop((event.log, event.block), None)
+    return {event.block: event for event in begun.values()}
 
 
 def failures(folder: Path) -> dict[int, dict[str, object]]:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import platform
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from rich.console import Console
 
 from pipeline.config import Settings, dump_settings
-from pipeline.errors import ConfigError, ExistsError, PipelineError, StageError
+from pipeline.errors import ConfigError, PipelineError, StageError
 from pipeline.extensions import extension_versions
 from pipeline.plan import Plan, Step
 from pipeline.rundir import Identity, RunDirectory, write_json
 from pipeline.stages.stage import Stage
 from pipeline.tables import replacing
-from workers.block import FAILURES, broken_off, failures
+from workers.block import FAILURES, broken_off, events, failures
 from workers.checkout import commit
 from workers.interrupt import heed
+from workers.lock import locked
+from workers.noted import NotedStage, note_stages
 from workers.progress import progress_line
+from workers.quantities import duration, rate, size
 from workers.runner import Runner
 from workers.state import StageReport, State, state_of
 from workers.versions import version_of
@@ -74,6 +74,7 @@ def drive(
             if state_of(step.stage).state is not State.DONE:
                 step.stage.refuse_foreign_outputs()
         write_provenance(plan.settings, plan.run, (s.stage.identity for s in plan.steps))
+        note_stages(plan.run, (step.stage for step in plan.steps))
         reports: list[StageReport] = []
         errors: list[PipelineError] = []
         broken: set[str] = set()
@@ -137,6 +138,8 @@ def run_stage(step: Step, runner: Runner, console: Console) -> StageReport | Non
         missing=tuple(index for index in todo if index not in done),
         filled=sum(records[index].filled for index in done),
         seconds=round(time.monotonic() - started, 2),
+        voxels=NotedStage.of(stage).voxels * len(todo) // len(grid),
+        peak_bytes=max((records[index].peak_bytes for index in done), default=0),
         given_up=given_up,
     )
     if report.ok:
@@ -152,6 +155,7 @@ def run_stage(step: Step, runner: Runner, console: Console) -> StageReport | Non
                 "filled": report.filled,
                 "seconds": report.seconds,
                 "block_seconds": round(sum(records[index].seconds for index in done), 2),
+                "peak_bytes": report.peak_bytes,
             },
         )
         console.print(sentence(report))
@@ -166,8 +170,13 @@ def run_stage(step: Step, runner: Runner, console: Console) -> StageReport | Non
 def sentence(report: StageReport) -> str:
     """A finished stage in one line."""
     parts = [
-        f"{report.name}: {report.done} block{'s' * (report.done != 1)} in {report.seconds:.1f} s"
+        f"{report.name}: {report.done} block{'s' * (report.done != 1)} in "
+        f"{duration(report.seconds)}"
     ]
+    if report.voxels:
+        parts.append(rate(report.voxels / 1e6 / max(report.seconds, 0.01), "Mvoxel"))
+    if report.peak_bytes:
+        parts.append(f"up to {size(report.peak_bytes)} a worker")
     if report.before:
         parts.append(f"{report.before} done before")
     if report.masked:
@@ -179,7 +188,7 @@ def explain(plan: Plan, report: StageReport) -> str:
     """Why a stage is not complete, with the first failed block and its log."""
     head = f"{report.name} is not complete: {report.done} of {report.total} blocks done"
     logs = plan.run.logs(report.name)
-    known, cut = failures(logs), broken_off(logs)
+    known, cut = failures(logs), broken_off(events(logs))
     failed = [index for index in report.missing if index in known]
     dead = [index for index in report.missing if index in cut and index not in known]
     lines = [head]
@@ -194,7 +203,7 @@ def explain(plan: Plan, report: StageReport) -> str:
             f"block {dead[0]}: its worker died or was stopped; "
             "out of memory, or longer than timeout_s?"
         )
-        lines.append(f"log: {cut[dead[0]]}")
+        lines.append(f"log: {cut[dead[0]].log}")
     else:
         lines.append(f"its workers died without an error of their own; their logs are in {logs}")
     if report.given_up:
@@ -255,37 +264,6 @@ def finish_dropping(plan: Plan) -> None:
     for step in reversed(plan.steps):
         if step.stage.run.has_hidden(step.stage.name):
             forget(step.stage)
-
-
-@contextmanager
-def locked(run: RunDirectory) -> Iterator[None]:
-    """Keep a second driver out of a run directory; the lock ends with the process.
-
-    Raises:
-        ExistsError: it is taken, and by whom.
-    """
-    try:
-        run.root.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ExistsError(
-            f"a run directory must be a directory, found a file there or above: {run.root}\n"
-            "Choose another run.name, or another place with --runs."
-        ) from None
-    with (run.root / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise ExistsError(
-                f"{run.root} is in use by another pea run: {file.read().strip()}\n"
-                "Wait for it, stop it, or choose another run.name."
-            ) from None
-        file.truncate(0)
-        file.write(
-            f"host {socket.gethostname()}, process {os.getpid()}, since {datetime.now():%F %T}"
-        )
-        file.flush()
-        yield
 
 
 def write_provenance(settings: Settings, run: RunDirectory, identities: Iterable[Identity]) -> None:

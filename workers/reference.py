@@ -31,7 +31,8 @@ from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.fragments import FragmentsBlockwise
 from pipeline.stages.stage import mask_of, quantised
 from pipeline.volume import Volume
-from workers.drive import locked, refuse_unready
+from workers.drive import refuse_unready
+from workers.lock import locked
 
 EDGES, FRAGMENTS = "edges_blockwise", "fragments_blockwise"
 Method = Literal["waterz", "waterz-median", "mutex-watershed", "lmc"]

@@ -22,8 +22,9 @@ from pipeline.report.sections import common
 from pipeline.report.sweep import CHARTS
 from pipeline.tables import read_rows, replacing
 from pipeline.volume import Volume
-from workers.overview import blocks_done, size
+from workers.overview import blocks_done
 from workers.picture import middle_sections, region_of, volumes_of
+from workers.quantities import duration, size
 from workers.state import State, state_of
 
 SECTION_SIDE_VX = 320
@@ -184,13 +185,6 @@ def _inputs(plan: Plan) -> Iterator[tuple[str, str, str]]:
 
 def _sides(values: Any) -> str:
     return " x ".join(str(value) for value in values)
-
-
-def duration(seconds: float) -> str:
-    """A time as a person would say it."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _json(path: Path, otherwise: Any) -> Any:

@@ -18,7 +18,7 @@ from pipeline.morphology.surface import simplified, surface
 from pipeline.plan import Plan
 from pipeline.rundir import RunDirectory
 from pipeline.volume import Volume
-from workers.drive import locked
+from workers.lock import locked
 from workers.progress import progress_line
 from workers.state import State, state_of
 

@@ -16,7 +16,8 @@ from pipeline.train.loop import Progress, train_network
 from pipeline.train.state import TrainingState, steps_done
 from pipeline.train.task import open_task
 from workers.devices import device_named
-from workers.drive import locked, write_provenance
+from workers.drive import write_provenance
+from workers.lock import locked
 from workers.progress import progress_line
 
 SMOOTHING = 0.05

@@ -45,8 +45,9 @@ from pipeline.stages.edges import EdgesBlockwise, read_graph, read_histograms
 from pipeline.stages.evaluate import read_overlaps
 from pipeline.stages.predict import PredictBlockwise
 from pipeline.tables import replacing
-from workers.drive import drive, locked, stale
+from workers.drive import drive, stale
 from workers.export import region_of
+from workers.lock import locked
 from workers.progress import progress_line
 from workers.runner import Runner
 from workers.state import State, state_of

@@ -170,10 +170,10 @@ class Stage(ABC):
                     f"Finish it with block_vx={list(shard)}, or begin anew: pea drop {self.name}"
                 )
 
-    def outputs_are_there(self) -> bool:
-        """Whether nobody deleted a whole volume or file of this stage."""
+    def outputs(self) -> list[Path]:
+        """A file of each volume, and each other file, that is there when this stage is done."""
         arrays = [self.run.volume(name) / "zarr.json" for name in self.output_specs()]
-        return all(path.exists() for path in [*arrays, *self.results()])
+        return [*arrays, *self.results()]
 
     def remove_outputs(self) -> None:
         """Delete the volumes and files of this stage."""
