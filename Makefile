@@ -33,6 +33,7 @@ bench: install
 	$(BIN)/python -m tests.bench.fragments $(DATA)
 	$(BIN)/python -m tests.bench.batches
 	$(BIN)/python -m tests.bench.predict
+	$(BIN)/python -m tests.bench.storage $(DATA)/fib25_train.h5
 	$(BIN)/python -m tests.bench.scores $(DATA)/pinky40_labels.h5
 	$(BIN)/python -m tests.bench.pinky40 $(DATA)
 

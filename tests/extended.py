@@ -68,6 +68,13 @@ class Installed:
         path.write_text(text.replace(old, new))
         self.anew()
 
+    def uninstall(self) -> None:
+        """All of them."""
+        self.anew()
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        self.anew()
+
     def anew(self) -> None:
         """Forget what this process has loaded."""
         extensions._declaration.cache_clear()

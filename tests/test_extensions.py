@@ -21,8 +21,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pipeline.checkpoint import Header
-from pipeline.config import Network, checked_settings
-from pipeline.errors import ConfigError, ExtensionError, FormatError
+from pipeline.config import Network, checked_settings, load_settings
+from pipeline.errors import ConfigError, ExtensionError, FormatError, StageError
 from pipeline.geometry import ZYX, Nm, Offsets
 from pipeline.graph import Assignment, MergeTree
 from pipeline.ingest import ingest
@@ -30,6 +30,7 @@ from pipeline.model.backbone import build
 from pipeline.model.checkpoint import Checkpoint
 from pipeline.model.output import Output
 from pipeline.model.predictor import Predictor
+from pipeline.plan import make_plan
 from pipeline.segment import segments
 from pipeline.segment.edges import fragment_sizes, region_edges
 from pipeline.segment.fragments import FragmentRule, fragments
@@ -55,6 +56,8 @@ from tests.test_tune import LIST, REGION, landscape, tuned
 from tests.test_tune import tree_of as tuning_tree
 from tests.tried import same
 from workers import cli
+from workers.dask_worker import Call, do_block
+from workers.launched import stage_of
 
 QUIET = Console(quiet=True)
 DILATED = {
@@ -194,9 +197,7 @@ def test_a_checkpoint_says_which_backbone_it_is_of(
     assert read.header.network == network
     raw = torch.rand((1, 1, 4, 6, 8))
     assert torch.equal(read.module()(raw).full, module.eval()(raw).full)
-    shutil.rmtree(lab.folder)
-    lab.folder.mkdir()
-    lab.anew()
+    lab.uninstall()
     with pytest.raises(ExtensionError, match=r"(?s)weights.safetensors .*'dilated'.*pip install"):
         Checkpoint.read(path)
 
@@ -311,6 +312,26 @@ def test_a_foreign_agglomeration_is_swept_and_fingerprinted_as_ours(
     assert cli.main(["run", "all", *words]) == 1
     assert "revision of single_linkage: 1 -> 2" in capsys.readouterr().err
     assert cli.main(["run", "all", *words, "--rerun"]) == 0
+
+
+def test_a_worker_with_another_revision_or_without_the_extension_refuses_to_work(
+    lab: Installed, tmp_path: Path
+) -> None:
+    tree = set_at(run_tree(write_inputs(tmp_path, digest="drawn")), "run.agglomerate", LINKAGE)
+    path, root = write_run(tmp_path / "run.yaml", tree), tmp_path / "runs/small"
+    assert cli.main(["run", "all", str(path), "--runs", str(root.parent)]) == 0
+    (step,) = make_plan(load_settings(path), root.parent).select("agglomerate")
+    fingerprint = step.stage.identity.fingerprint
+    assert stage_of(root, "agglomerate", fingerprint).identity == step.stage.identity
+    call = Call("once", step.stage, fingerprint, str(Path.cwd()), 60)
+    lab.change("agglomeration", "revision=1", "revision=2")
+    with pytest.raises(StageError, match=f"{fingerprint} on the driver's"):
+        stage_of(root, "agglomerate", fingerprint)
+    with pytest.raises(StageError, match=f"{fingerprint} in the driver"):
+        do_block(call, 0)
+    lab.uninstall()
+    with pytest.raises(ConfigError, match="'single_linkage'"):
+        stage_of(root, "agglomerate", fingerprint)
 
 
 def test_a_foreign_agglomeration_is_tuned_as_ours(lab: Installed, tmp_path: Path) -> None:
