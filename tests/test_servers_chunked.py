@@ -67,6 +67,9 @@ def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
+every_fault_of = pytest.mark.parametrize(
+    "scheme", ["http", "s3", pytest.param("gs", marks=pytest.mark.slow)]
+)
 every_file = pytest.mark.parametrize("name", FILES)
 every_array = pytest.mark.parametrize("name", [*FILES, "data.zarr/labels"])
 
@@ -123,7 +126,7 @@ def chunks(path: str) -> bool:
     return not path.endswith((".json", "info", ".zarray", ".zgroup"))
 
 
-@every_scheme
+@every_fault_of
 @pytest.mark.parametrize("fault", ["refuse", "fail", "cut"])
 @every_array
 def test_a_server_that_fails_halfway_leaves_nothing(
@@ -142,7 +145,7 @@ def test_a_server_that_fails_halfway_leaves_nothing(
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-@every_scheme
+@every_fault_of
 @pytest.mark.parametrize("fault", ["fail", "cut"])
 @every_array
 def test_a_server_that_fails_from_the_start_is_said(
