@@ -22,7 +22,8 @@ from pipeline.config import Network, Train, View, load_settings
 from pipeline.geometry import ZYX, Nm, Offsets, Roi
 from pipeline.model.affinity import cosine_affinities
 from pipeline.model.checkpoint import Checkpoint
-from pipeline.model.resunet import Output, ResUNet
+from pipeline.model.output import Output
+from pipeline.model.resunet import ResUNet
 from pipeline.plan_predict import WEIGHTS
 from pipeline.raw import RawScale
 from pipeline.report.colours import colour_tables
