@@ -16,6 +16,7 @@ from pipeline.rundir import Identity, RunDirectory
 from pipeline.segment.downsample import halved_axes
 from pipeline.segment.fragments import FragmentRule
 from pipeline.segment.segments import Rule, method_named
+from pipeline.segment.solvers import library
 from pipeline.spec import VolumeSpec
 from pipeline.stages.agglomerate import Agglomerate, MulticutBlockwise, RelabelBlockwise
 from pipeline.stages.downsample import DownsampleBlockwise
@@ -228,7 +229,8 @@ def agglomeration(chosen: config.Agglomerate, roi: Roi, offsets: Offsets) -> Rul
     """The rule of a run.
 
     Raises:
-        ConfigError: a method that needs long-range affinities, and there are none.
+        ConfigError: a method that needs long-range affinities, and there are none; or a solver that
+        is not installed.
     """
     if method_named(chosen.method).long_range and len(offsets) == Offsets.NUM_DIRECT:
         raise ConfigError(
@@ -236,6 +238,8 @@ def agglomeration(chosen: config.Agglomerate, roi: Roi, offsets: Offsets) -> Rul
             f"the direct neighbours only\n"
             "Predict more (run.predict.offsets), or choose multicut or mean_affinity."
         )
+    if "solver" in method_named(chosen.method).settings:
+        library(chosen.solver)
     domains = None if chosen.domain_vx is None else BlockGrid(roi, chosen.domain_vx)
     return Rule(domains=domains, **chosen.model_dump(exclude={"domain_vx"}))
 

@@ -175,6 +175,8 @@ REFUSED_SETTINGS = [
         ("run.tune.wide_nm", "ascending")),
     Bad("66", "another weighting", key("run.agglomerate.weighting", "size"), ConfigError,
         ("run.agglomerate.weighting", "populations", "'size'")),
+    Bad("66", "another solver", key("run.agglomerate.solver", "gurobi"), ConfigError,
+        ("run.agglomerate.solver", "bioimage_cpp", "'gurobi'")),
     Bad("66", "domains of no size", key("run.agglomerate.domain_vx", [8, 0, 8]), ConfigError,
         ("run.agglomerate.domain_vx", "[8, 0, 8]")),
     Bad("66", "domains of two sides", key("run.agglomerate.domain_vx", [64, 64]), ConfigError,

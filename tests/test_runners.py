@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from pipeline.stages.stage import Stage
 from pipeline.tables import read_table
 from pipeline.volume import Volume
 from tests import oracles
+from tests.nifty_stand_in import nifty_stood_in, without_nifty
 from workers.daisy_runner import DaisyRunner
 from workers.dask_cluster import DaskCluster
 from workers.dask_runner import DaskRunner
@@ -511,6 +513,7 @@ FIRST_TOUCHED = {
     "agglomerate.quantile": (85, "agglomerate"),
     "agglomerate.beta": (0.4, "agglomerate"),
     "agglomerate.weighting": ("contacts", "agglomerate"),
+    "agglomerate.solver": ("nifty", "agglomerate"),
     "agglomerate.domain_vx": ([4, 6, 50], "agglomerate"),
     "agglomerate.merge_small_vx": (5, ("relabel_blockwise", "evaluate")),
     "agglomerate.dust_vx": (1, ("relabel_blockwise", "evaluate")),
@@ -532,6 +535,7 @@ USED_BY = {
     "agglomerate.quantile": {"quantile"},
     "agglomerate.beta": {"multicut", "lifted_multicut"},
     "agglomerate.weighting": {"multicut", "lifted_multicut"},
+    "agglomerate.solver": {"multicut", "lifted_multicut"},
     "agglomerate.domain_vx": {"multicut"},
     "evaluate.thresholds": {"mean_affinity", "quantile"},
     "evaluate.betas": {"multicut", "lifted_multicut"},
@@ -553,7 +557,7 @@ def test_every_setting_that_decides_numbers_is_listed_here():
 
 
 @pytest.fixture(scope="module")
-def plans(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Plan]]:
     """Plans of one method, with one setting changed; the affinities do not carry their offsets."""
     here = Bench(tmp_path_factory.mktemp("fingerprints"), PLAIN)
     root = here.folder / "data.zarr"
@@ -587,7 +591,8 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
             tree["run"].setdefault(section, {})[name] = value
         return make_plan(checked_settings(tree, "the test"), here.folder / "runs")
 
-    return plan
+    with nifty_stood_in():
+        yield plan
 
 
 def fingerprints(plan: Plan) -> dict[str, str]:
@@ -629,6 +634,21 @@ def test_methods_that_look_at_long_range_affinities_are_refused_without(tmp_path
                 make_plan(settings, tmp_path / "runs")
         else:
             make_plan(settings, tmp_path / "runs")
+
+
+def test_a_solver_that_is_not_installed_is_refused_by_those_that_need_it(tmp_path):
+    here = Bench(tmp_path, PLAIN)
+    for method in METHODS:
+        tree = here.tree(MEDIUM)
+        tree["run"]["agglomerate"] |= {"method": method, "solver": "nifty"}
+        settings = checked_settings(tree, "the test")
+        with without_nifty(), pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "nifty", None)
+            if "solver" in Rule(method).decides_tree:
+                with pytest.raises(ConfigError, match=r"run\.agglomerate\.solver nifty"):
+                    make_plan(settings, tmp_path / "runs")
+            else:
+                make_plan(settings, tmp_path / "runs")
 
 
 def test_a_voxel_size_belongs_to_the_fingerprint(tmp_path):

@@ -5,27 +5,51 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import combinations
+from types import ModuleType
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.segment.solvers import (
+    Solver,
     clusters,
     cut_cost,
     improved_multicut,
+    library,
     lifted_multicut,
     multicut,
     mutex_watershed,
 )
 from tests import oracles
+from tests.nifty_stand_in import nifty_stood_in, without_nifty
 
 Drawn = tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 NO_ENDS, NO_COSTS = np.zeros((0, 2), np.int64), np.zeros(0)
 seeds = st.integers(0, 2**32)
+
+
+@pytest.fixture(scope="module", params=get_args(Solver))
+def solver(request: pytest.FixtureRequest) -> Iterator[Solver]:
+    """Every library; nifty's place is taken where it is not installed."""
+    if request.param == "nifty" and not nifty_is_there():
+        with nifty_stood_in():
+            yield request.param
+    else:
+        yield request.param
+
+
+def nifty_is_there() -> bool:
+    try:
+        import nifty.graph.opt.multicut  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def drawn(seed: int, most: int = 9, levels: int | None = None) -> Drawn:
@@ -64,11 +88,11 @@ def assert_connected_and_named(labels: np.ndarray, ends: np.ndarray) -> None:
         assert oracles.connected(members, listed(ends))
 
 
-def test_multicut_is_nearly_always_the_best_of_all_partitions():
+def test_multicut_is_nearly_always_the_best_of_all_partitions(solver):
     optimal = 0
     for seed in range(60):
         count, ends, costs, _, _ = drawn(seed, 7)
-        labels = multicut(count, ends, costs)
+        labels = multicut(count, ends, costs, solver)
         assert_connected_and_named(labels, ends)
         reached = oracles.cut_cost(listed(ends), costs.tolist(), labels.tolist())
         least = optimum(count, ends, ends, costs)
@@ -79,25 +103,25 @@ def test_multicut_is_nearly_always_the_best_of_all_partitions():
 
 
 @pytest.mark.slow
-def test_on_nine_nodes_too():
+def test_on_nine_nodes_too(solver):
     optimal = 0
     for seed in range(40):
         count, ends, costs, lifted, lifted_costs = drawn(seed, 9)
         everything = np.concatenate([ends, lifted]), np.concatenate([costs, lifted_costs])
-        plain = cut_cost(ends, costs, multicut(count, ends, costs))
-        labels = lifted_multicut(count, ends, costs, lifted, lifted_costs)
+        plain = cut_cost(ends, costs, multicut(count, ends, costs, solver))
+        labels = lifted_multicut(count, ends, costs, lifted, lifted_costs, solver)
         optimal += plain <= optimum(count, ends, ends, costs) + 1e-9
         optimal += cut_cost(*everything, labels) <= optimum(count, ends, *everything) + 1e-9
     print(f"both: {optimal} of 80 optimal")
     assert optimal >= 68
 
 
-def test_lifted_multicut_is_mostly_the_best_of_all_connected_partitions():
+def test_lifted_multicut_is_mostly_the_best_of_all_connected_partitions(solver):
     optimal = 0
     for seed in range(60):
         count, ends, costs, lifted, lifted_costs = drawn(seed, 7)
         everything = np.concatenate([ends, lifted]), np.concatenate([costs, lifted_costs])
-        labels = lifted_multicut(count, ends, costs, lifted, lifted_costs)
+        labels = lifted_multicut(count, ends, costs, lifted, lifted_costs, solver)
         assert_connected_and_named(labels, ends)
         least = optimum(count, ends, *everything)
         assert cut_cost(*everything, labels) >= least - 1e-9
@@ -107,18 +131,14 @@ def test_lifted_multicut_is_mostly_the_best_of_all_connected_partitions():
 
 
 @given(seeds, st.sampled_from([None, 1, 3]))
-def test_no_partition_costs_more_than_all_apart_all_together_or_greed_alone(seed, levels):
-    from bioimage_cpp.graph import UndirectedGraph
-    from bioimage_cpp.graph.multicut import GreedyAdditiveMulticut, MulticutObjective
-
+def test_no_partition_costs_more_than_all_apart_all_together_or_greed_alone(solver, seed, levels):
     count, ends, costs, lifted, lifted_costs = drawn(seed, 60, levels)
     everything = np.concatenate([ends, lifted]), np.concatenate([costs, lifted_costs])
-    graph = UndirectedGraph.from_unique_edges(count, ends.astype(np.uint64))
-    greedy = GreedyAdditiveMulticut().optimize(MulticutObjective(graph, costs))
+    greedy = library(solver).greedy(count, ends, costs) if len(ends) else np.arange(count)
     whole = clusters(count, ends, np.zeros(count, np.int64))
-    cost = cut_cost(ends, costs, multicut(count, ends, costs))
+    cost = cut_cost(ends, costs, multicut(count, ends, costs, solver))
     assert cost <= min(costs.sum(), 0.0, cut_cost(ends, costs, greedy)) + 1e-9
-    labels = lifted_multicut(count, ends, costs, lifted, lifted_costs)
+    labels = lifted_multicut(count, ends, costs, lifted, lifted_costs, solver)
     apart = np.arange(count)
     assert cut_cost(*everything, labels) <= 1e-9 + min(
         cut_cost(*everything, whole), cut_cost(*everything, apart)
@@ -126,13 +146,15 @@ def test_no_partition_costs_more_than_all_apart_all_together_or_greed_alone(seed
 
 
 @given(seeds)
-def test_an_improved_partition_costs_no_more_and_without_lifted_edges_lifting_is_nothing(seed):
+def test_an_improved_partition_costs_no_more_and_without_lifted_edges_lifting_is_nothing(
+    solver, seed
+):
     count, ends, costs, _, _ = drawn(seed, 40)
     start = clusters(count, ends, np.random.default_rng(seed).integers(0, 3, count))
-    improved = improved_multicut(count, ends, costs, start)
+    improved = improved_multicut(count, ends, costs, start, solver)
     assert_connected_and_named(improved, ends)
     assert cut_cost(ends, costs, improved) <= cut_cost(ends, costs, start)
-    plain = lifted_multicut(count, ends, costs, NO_ENDS, NO_COSTS)
+    plain = lifted_multicut(count, ends, costs, NO_ENDS, NO_COSTS, solver)
     assert cut_cost(ends, costs, plain) <= min(0.0, costs.sum()) + 1e-9
 
 
@@ -152,7 +174,7 @@ def test_the_mutex_watershed_is_that_of_its_definition(seed, levels, most):
 
 
 @given(seeds)
-def test_the_order_of_rows_and_of_ends_does_not_matter(seed):
+def test_the_order_of_rows_and_of_ends_does_not_matter(solver, seed):
     count, ends, costs, lifted, lifted_costs = drawn(seed, 30, 2)
     rng = np.random.default_rng(seed)
 
@@ -162,16 +184,18 @@ def test_the_order_of_rows_and_of_ends_does_not_matter(seed):
         return turned[order], values[order]
 
     base, other = (ends, costs), (lifted, lifted_costs)
-    assert np.array_equal(multicut(count, *base), multicut(count, *shuffled(*base)))
-    for solve in (lifted_multicut, mutex_watershed):
-        again = solve(count, *shuffled(*base), *shuffled(*other))
-        assert np.array_equal(solve(count, *base, *other), again)
+    again = multicut(count, *shuffled(*base), solver)
+    assert np.array_equal(multicut(count, *base, solver), again)
+    again = lifted_multicut(count, *shuffled(*base), *shuffled(*other), solver)
+    assert np.array_equal(lifted_multicut(count, *base, *other, solver), again)
+    again = mutex_watershed(count, *shuffled(*base), *shuffled(*other))
+    assert np.array_equal(mutex_watershed(count, *base, *other), again)
 
 
-def test_of_edges_given_twice_costs_add_and_the_heaviest_weight_counts():
+def test_of_edges_given_twice_costs_add_and_the_heaviest_weight_counts(solver):
     twice = np.array([[0, 1], [1, 0], [1, 1], [1, 2]])
-    assert multicut(3, twice, np.array([2.0, -3.0, 9.0, 1.0])).tolist() == [0, 1, 1]
-    assert multicut(3, twice, np.array([3.0, -2.0, -9.0, -1.0])).tolist() == [0, 0, 2]
+    assert multicut(3, twice, np.array([2.0, -3.0, 9.0, 1.0]), solver).tolist() == [0, 1, 1]
+    assert multicut(3, twice, np.array([3.0, -2.0, -9.0, -1.0]), solver).tolist() == [0, 0, 2]
     repels = np.array([[0, 1], [2, 2]])
     weights = np.array([0.1, 0.6, 0.9, 0.3])
     assert mutex_watershed(3, twice, weights, repels, np.array([0.5, 1.0])).tolist() == [0, 0, 0]
@@ -179,18 +203,26 @@ def test_of_edges_given_twice_costs_add_and_the_heaviest_weight_counts():
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
-def test_without_edges_all_nodes_stay_alone(count):
+def test_without_edges_all_nodes_stay_alone(solver, count):
     expected = list(range(count))
-    assert multicut(count, NO_ENDS, NO_COSTS).tolist() == expected
-    assert improved_multicut(count, NO_ENDS, NO_COSTS, np.arange(count)).tolist() == expected
+    assert multicut(count, NO_ENDS, NO_COSTS, solver).tolist() == expected
+    alone = improved_multicut(count, NO_ENDS, NO_COSTS, np.arange(count), solver)
+    assert alone.tolist() == expected
+    pull = (np.array([[0, 1]]), np.ones(1)) if count > 1 else (NO_ENDS, NO_COSTS)
+    assert lifted_multicut(count, NO_ENDS, NO_COSTS, *pull, solver).tolist() == expected
     for solve in (lifted_multicut, mutex_watershed):
         assert solve(count, NO_ENDS, NO_COSTS, NO_ENDS, NO_COSTS).tolist() == expected
 
 
-def test_costs_of_zero_join_nobody():
+def test_costs_of_zero_join_nobody(solver):
     chain = np.array([[0, 1], [1, 2]])
-    assert multicut(4, chain, np.zeros(2)).tolist() == [0, 1, 2, 3]
-    assert lifted_multicut(4, chain, np.zeros(2), NO_ENDS, NO_COSTS).tolist() == [0, 1, 2, 3]
+    assert multicut(4, chain, np.zeros(2), solver).tolist() == [0, 1, 2, 3]
+    assert lifted_multicut(4, chain, np.zeros(2), NO_ENDS, NO_COSTS, solver).tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 @pytest.mark.parametrize("cost", [np.inf, -np.inf, np.nan])
@@ -226,3 +258,39 @@ def test_another_process_and_another_time_give_the_same_bits():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == digest() == digest()
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["absent", "another nifty"])
+def test_a_solver_that_is_not_installed_is_refused_with_a_way_to_get_it(
+    other: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with without_nifty():
+        # PyPI's nifty is another program, without graphs.
+        monkeypatch.setitem(sys.modules, "nifty", ModuleType("nifty") if other else None)
+        with pytest.raises(ConfigError, match="conda install -c conda-forge nifty"):
+            library("nifty")
+        monkeypatch.undo()
+
+
+def test_both_libraries_are_asked_the_same() -> None:
+    # The stand-in answers as bioimage-cpp does: a difference would be in the problem posed.
+    for seed in range(40):
+        count, ends, costs, lifted, lifted_costs = drawn(seed, 30)
+        # Some lifted edges lie over edges.
+        lifted = np.concatenate([lifted, ends[::3]])
+        lifted_costs = np.concatenate([lifted_costs, -costs[::3]])
+        start = np.random.default_rng(seed).integers(0, 3, count)
+
+        with nifty_stood_in():
+            theirs = [
+                multicut(count, ends, costs, "nifty"),
+                improved_multicut(count, ends, costs, start, "nifty"),
+                lifted_multicut(count, ends, costs, lifted, lifted_costs, "nifty"),
+            ]
+        ours = [
+            multicut(count, ends, costs),
+            improved_multicut(count, ends, costs, start),
+            lifted_multicut(count, ends, costs, lifted, lifted_costs),
+        ]
+        for one, another in zip(ours, theirs, strict=True):
+            assert np.array_equal(one, another), seed

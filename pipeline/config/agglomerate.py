@@ -11,6 +11,7 @@ from pipeline.errors import ExtensionError
 from pipeline.extensions import check_options
 from pipeline.segment.multicut import Weighting
 from pipeline.segment.segments import method_named
+from pipeline.segment.solvers import Solver
 
 
 def _known(name: str) -> str:
@@ -44,6 +45,8 @@ class Agglomerate(Section):
     weighting: Weighting = "none"
     """Of both: contacts count all the same, by their size (``contacts``), or by their size among
     those across sections and among the others (``populations``)."""
+    solver: Solver = "bioimage_cpp"
+    """Of both: the library that solves them. ``nifty`` must be installed, from conda-forge."""
     options: dict[str, JsonValue] = {}
     """Of a method that is an extension."""
     domain_vx: Sides | None = None

@@ -17,6 +17,7 @@ from pipeline.geometry import Block, BlockGrid, Roi
 from pipeline.graph import Assignment, RegionGraph, Table
 from pipeline.segment.contacts import Contacts
 from pipeline.segment.multicut import Weighting, edge_costs, solve_contracted, solve_domain
+from pipeline.segment.solvers import Solver
 
 SHIFTED = ((False, False, False), (True, True, True), (True, False, True), (False, True, False))
 """Grids of domains, by the axes along which they lie half a domain lower."""
@@ -47,7 +48,12 @@ class DomainMerges(Table):
 
 
 def decomposed_multicut(
-    graph: RegionGraph, fragments: np.ndarray, domains: BlockGrid, beta: float, weighting: Weighting
+    graph: RegionGraph,
+    fragments: np.ndarray,
+    domains: BlockGrid,
+    beta: float,
+    weighting: Weighting,
+    solver: Solver = "bioimage_cpp",
 ) -> Assignment:
     """All of it, one domain after the other.
 
@@ -59,12 +65,19 @@ def decomposed_multicut(
         A row for each fragment; a segment is named after its smallest fragment.
     """
     contacts = Contacts.of_graph(graph, fragments)
-    solved = [solved_domains(contacts, domains, block, beta, weighting) for block in domains]
-    return joined_domains(graph, solved, beta, weighting)
+    solved = [
+        solved_domains(contacts, domains, block, beta, weighting, solver) for block in domains
+    ]
+    return joined_domains(graph, solved, beta, weighting, solver)
 
 
 def solved_domains(
-    contacts: Contacts, domains: BlockGrid, block: Block, beta: float, weighting: Weighting
+    contacts: Contacts,
+    domains: BlockGrid,
+    block: Block,
+    beta: float,
+    weighting: Weighting,
+    solver: Solver,
 ) -> DomainMerges:
     """The multicuts of one block's boxes of all grids, each as if there were no others."""
     parts = [DomainMerges(*np.zeros((3, 0), np.uint64))]
@@ -72,17 +85,21 @@ def solved_domains(
         members = members_of(contacts.fragments, domains.total, box)
         graph = contacts.around(members)
         costs = edge_costs(graph, beta, weighting, contacts.index.largest)
-        solved = solve_domain(graph, costs, members)
+        solved = solve_domain(graph, costs, members, solver)
         parts.append(DomainMerges(np.full_like(members, grid), solved.fragment, solved.segment))
     return DomainMerges.joined(parts)
 
 
 def joined_domains(
-    graph: RegionGraph, solved: Iterable[DomainMerges], beta: float, weighting: Weighting
+    graph: RegionGraph,
+    solved: Iterable[DomainMerges],
+    beta: float,
+    weighting: Weighting,
+    solver: Solver,
 ) -> Assignment:
     """The multicut of a whole graph, from those of all domains; see ``solve_contracted``."""
     costs = edge_costs(graph, beta, weighting)
-    return solve_contracted(graph, costs, list(DomainMerges.joined(solved).by_grid()))
+    return solve_contracted(graph, costs, list(DomainMerges.joined(solved).by_grid()), solver)
 
 
 def boxes(domains: BlockGrid, block: Block) -> Iterator[tuple[int, Roi]]:

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.graph import Assignment, FragmentSizes, RegionGraph
 from pipeline.segment.contacts import is_in, largest_counts
 from pipeline.segment.solvers import (
+    Solver,
     clusters,
     cut_cost,
     improved_multicut,
@@ -60,7 +61,11 @@ def log_odds(total: np.ndarray, count: np.ndarray, beta: float) -> np.ndarray:
 
 
 def multicut_segments(
-    graph: RegionGraph, sizes: FragmentSizes, beta: float, weighting: Weighting
+    graph: RegionGraph,
+    sizes: FragmentSizes,
+    beta: float,
+    weighting: Weighting,
+    solver: Solver = "bioimage_cpp",
 ) -> Assignment:
     """Segments of a multicut over the direct contacts.
 
@@ -73,12 +78,16 @@ def multicut_segments(
     """
     direct = graph.direct_count > 0
     ends = dense_ends(graph, sizes.fragment)[direct]
-    labels = multicut(len(sizes), ends, edge_costs(graph, beta, weighting)[direct])
+    labels = multicut(len(sizes), ends, edge_costs(graph, beta, weighting)[direct], solver)
     return Assignment(sizes.fragment, sizes.fragment[labels])
 
 
 def lifted_multicut_segments(
-    graph: RegionGraph, sizes: FragmentSizes, beta: float, weighting: Weighting
+    graph: RegionGraph,
+    sizes: FragmentSizes,
+    beta: float,
+    weighting: Weighting,
+    solver: Solver = "bioimage_cpp",
 ) -> Assignment:
     """Segments of a multicut that the long-range contacts take part in, as lifted edges.
 
@@ -100,7 +109,7 @@ def lifted_multicut_segments(
         count = graph.long_count[lifted]
         lifted_costs *= count / count.max(initial=1)
     costs = edge_costs(graph, beta, weighting)[direct]
-    labels = lifted_multicut(len(sizes), ends[direct], costs, ends[lifted], lifted_costs)
+    labels = lifted_multicut(len(sizes), ends[direct], costs, ends[lifted], lifted_costs, solver)
     return Assignment(sizes.fragment, sizes.fragment[labels])
 
 
@@ -114,7 +123,9 @@ def multicut_energy(graph: RegionGraph, costs: np.ndarray, assignment: Assignmen
     return cut_cost(dense_ends(graph, assignment.fragment), costs, assignment.segment)
 
 
-def solve_domain(graph: RegionGraph, costs: np.ndarray, members: np.ndarray) -> Assignment:
+def solve_domain(
+    graph: RegionGraph, costs: np.ndarray, members: np.ndarray, solver: Solver = "bioimage_cpp"
+) -> Assignment:
     """Which fragments of a domain belong together, as far as their surroundings tell.
 
     The multicut is solved with all fragments that touch a member, so that those at the rim are
@@ -133,14 +144,17 @@ def solve_domain(graph: RegionGraph, costs: np.ndarray, members: np.ndarray) -> 
     nodes = np.unique(np.concatenate([members, graph.u[touched], graph.v[touched]]))
     seen = direct & is_in(graph.u, nodes) & is_in(graph.v, nodes)
     ends = np.stack([np.searchsorted(nodes, end[seen]) for end in (graph.u, graph.v)], axis=1)
-    labels = multicut(len(nodes), ends, costs[seen])
+    labels = multicut(len(nodes), ends, costs[seen], solver)
     inside = is_in(nodes, members)
     within = ends[inside[ends].all(axis=1)]
     return Assignment(members, nodes[clusters(len(nodes), within, labels)][inside])
 
 
 def solve_contracted(
-    graph: RegionGraph, costs: np.ndarray, grids: Sequence[Assignment]
+    graph: RegionGraph,
+    costs: np.ndarray,
+    grids: Sequence[Assignment],
+    solver: Solver = "bioimage_cpp",
 ) -> Assignment:
     """Multicut of a whole graph whose domains were solved by themselves (Pape et al. 2017).
 
@@ -163,25 +177,26 @@ def solve_contracted(
     kept = np.ones(len(ends), bool)
     for grid in grids:
         kept &= grid.segment[ends[:, 0]] == grid.segment[ends[:, 1]]
-    labels = _joined(ends, costs, clusters(len(fragment), ends[kept], np.zeros(len(fragment), int)))
+    merged = clusters(len(fragment), ends[kept], np.zeros(len(fragment), int))
+    labels = _joined(ends, costs, merged, solver)
     while True:
         inside = labels[ends[:, 0]] == labels[ends[:, 1]]
-        opened = multicut(len(fragment), ends[inside], costs[inside])
-        again = _joined(ends, costs, opened)
+        opened = multicut(len(fragment), ends[inside], costs[inside], solver)
+        again = _joined(ends, costs, opened, solver)
         if cut_cost(ends, costs, again) >= cut_cost(ends, costs, labels):
             return Assignment(fragment, fragment[labels])
         labels = again
 
 
-def _joined(ends: np.ndarray, costs: np.ndarray, merged: np.ndarray) -> np.ndarray:
+def _joined(ends: np.ndarray, costs: np.ndarray, merged: np.ndarray, solver: Solver) -> np.ndarray:
     """Multicut with merged fragments as nodes, then improved fragment by fragment.
 
     Args:
         merged: an id for each fragment, the same for those that are one node.
     """
     nodes, node = np.unique(merged, return_inverse=True)
-    contracted = multicut(len(nodes), node[ends], costs)
-    return improved_multicut(len(merged), ends, costs, contracted[node])
+    contracted = multicut(len(nodes), node[ends], costs, solver)
+    return improved_multicut(len(merged), ends, costs, contracted[node], solver)
 
 
 def dense_ends(graph: RegionGraph, fragments: np.ndarray) -> np.ndarray:

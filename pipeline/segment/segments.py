@@ -22,6 +22,7 @@ from pipeline.segment.domains import decomposed_multicut
 from pipeline.segment.multicut import Weighting, lifted_multicut_segments, multicut_segments
 from pipeline.segment.mutex import mutex_watershed_segments
 from pipeline.segment.small import merge_small
+from pipeline.segment.solvers import Solver
 
 WHOLE = np.inf
 """The threshold that cuts nothing off."""
@@ -76,8 +77,9 @@ class Rule:
     quantile: int = 50
     """In percent."""
     beta: float = 0.5
-    """Of multicut and lifted multicut, as ``weighting``."""
+    """Of multicut and lifted multicut, as ``weighting`` and ``solver``."""
     weighting: Weighting = "none"
+    solver: Solver = "bioimage_cpp"
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of a method that is an extension."""
     domains: BlockGrid | None = None
@@ -141,15 +143,15 @@ def _quantile(found: Evidence, rule: Rule) -> MergeTree:
 
 
 def _multicut(found: Evidence, rule: Rule) -> Assignment:
+    how = rule.beta, rule.weighting, rule.solver
     if rule.domains is None:
-        return multicut_segments(found.graph, found.sizes, rule.beta, rule.weighting)
-    return decomposed_multicut(
-        found.graph, found.sizes.fragment, rule.domains, rule.beta, rule.weighting
-    )
+        return multicut_segments(found.graph, found.sizes, *how)
+    return decomposed_multicut(found.graph, found.sizes.fragment, rule.domains, *how)
 
 
 def _lifted_multicut(found: Evidence, rule: Rule) -> Assignment:
-    return lifted_multicut_segments(found.graph, found.sizes, rule.beta, rule.weighting)
+    how = rule.beta, rule.weighting, rule.solver
+    return lifted_multicut_segments(found.graph, found.sizes, *how)
 
 
 def _mutex_watershed(found: Evidence, rule: Rule) -> Assignment:
@@ -159,8 +161,8 @@ def _mutex_watershed(found: Evidence, rule: Rule) -> Assignment:
 BUILT_IN: Mapping[str, Method] = {
     "mean_affinity": Method(_mean_affinity, "threshold"),
     "quantile": Method(_quantile, "threshold", ("quantile",), histograms=True),
-    "multicut": Method(_multicut, "beta", ("weighting",)),
-    "lifted_multicut": Method(_lifted_multicut, "beta", ("weighting",), long_range=True),
+    "multicut": Method(_multicut, "beta", ("weighting", "solver")),
+    "lifted_multicut": Method(_lifted_multicut, "beta", ("weighting", "solver"), long_range=True),
     "mutex_watershed": Method(_mutex_watershed, None, long_range=True),
 }
 AGGLOMERATIONS = Extensions("agglomeration", Method, tuple(BUILT_IN))

@@ -1,22 +1,48 @@
-"""Partitions of weighted graphs: multicut, lifted multicut, mutex watershed. One door to a library.
+"""Partitions of weighted graphs: multicut, lifted multicut, mutex watershed. One door to libraries.
 
-The solvers are those of bioimage-cpp, where the tools of the field moved to from nifty. Their
-answers depend on the order of edges and on the numbers of nodes, so here every problem is first
-brought to one form: edges with ``u < v``, sorted, each once. Then a partition is a function of the
-problem, whatever order its rows came in.
+Solvers are those of bioimage-cpp, where the tools of the field moved to from nifty, or nifty's own.
+Their answers depend on the order of edges and on the numbers of nodes, so here every problem is
+first brought to one form: edges with ``u < v``, sorted, each once. Then a partition is a function
+of the problem and the library, whatever order its rows came in.
 """
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
-from bioimage_cpp import graph as library
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
+
+Solver = Literal["bioimage_cpp", "nifty"]
 
 
-def multicut(num_nodes: int, ends: np.ndarray, costs: np.ndarray) -> np.ndarray:
+def library(solver: Solver) -> Any:
+    """The module of a library's solvers.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if solver == "bioimage_cpp":
+        from pipeline.segment import bioimage_solvers
+
+        return bioimage_solvers
+    try:
+        from pipeline.segment import nifty_solvers
+    except ImportError as error:
+        raise ConfigError(
+            f"run.agglomerate.solver nifty cannot be imported: {error}\n"
+            "It is on conda-forge only: conda install -c conda-forge nifty (the package of that "
+            "name on PyPI is another program).\nOr leave run.agglomerate.solver at bioimage_cpp."
+        ) from None
+    return nifty_solvers
+
+
+def multicut(
+    num_nodes: int, ends: np.ndarray, costs: np.ndarray, solver: Solver = "bioimage_cpp"
+) -> np.ndarray:
     """The partition whose cut edges have the smallest sum of costs, nearly.
 
     Greedy additive contraction, then Kernighan-Lin (Keuper et al. 2015). The better of the two
@@ -37,15 +63,21 @@ def multicut(num_nodes: int, ends: np.ndarray, costs: np.ndarray) -> np.ndarray:
         DataError: a cost that is not finite, or an edge to no node.
     """
     ends, costs = _summed(num_nodes, ends, costs)
-    objective = library.multicut.MulticutObjective(_graph(num_nodes, ends), costs)
     apart, together = np.arange(num_nodes), np.zeros(num_nodes, np.int64)
-    greedy = library.multicut.GreedyAdditiveMulticut().optimize(objective).copy()
-    moved = library.multicut.KernighanLinMulticut().optimize(objective)
+    if len(ends) == 0:
+        return apart
+    solvers = library(solver)
+    greedy = solvers.greedy(num_nodes, ends, costs)
+    moved = solvers.moved(num_nodes, ends, costs, greedy)
     return _cheapest(num_nodes, ends, ends, costs, apart, together, greedy, moved)
 
 
 def improved_multicut(
-    num_nodes: int, ends: np.ndarray, costs: np.ndarray, labels: np.ndarray
+    num_nodes: int,
+    ends: np.ndarray,
+    costs: np.ndarray,
+    labels: np.ndarray,
+    solver: Solver = "bioimage_cpp",
 ) -> np.ndarray:
     """A partition after Kernighan-Lin: never worse than it was. As ``multicut`` otherwise.
 
@@ -53,9 +85,10 @@ def improved_multicut(
         labels: int64 ``(num_nodes,)``, the partition to begin with.
     """
     ends, costs = _summed(num_nodes, ends, costs)
-    objective = library.multicut.MulticutObjective(_graph(num_nodes, ends), costs)
-    objective.labels = np.unique(labels, return_inverse=True)[1].astype(np.uint64)
-    moved = library.multicut.KernighanLinMulticut().optimize(objective)
+    if len(ends) == 0:
+        return np.arange(num_nodes)
+    dense = np.unique(labels, return_inverse=True)[1]
+    moved = library(solver).moved(num_nodes, ends, costs, dense)
     return _cheapest(num_nodes, ends, ends, costs, labels, moved)
 
 
@@ -65,6 +98,7 @@ def lifted_multicut(
     costs: np.ndarray,
     lifted_ends: np.ndarray,
     lifted_costs: np.ndarray,
+    solver: Solver = "bioimage_cpp",
 ) -> np.ndarray:
     """As ``multicut``, where pairs of distant nodes have costs too.
 
@@ -80,15 +114,12 @@ def lifted_multicut(
     lifted_ends, lifted_costs = _summed(num_nodes, lifted_ends, lifted_costs)
     everything = np.concatenate([ends, lifted_ends])
     all_costs = np.concatenate([costs, lifted_costs])
-    objective = library.lifted_multicut.LiftedMulticutObjective(
-        _graph(num_nodes, ends),
-        costs,
-        lifted_uvs=lifted_ends.astype(np.uint64),
-        lifted_costs=lifted_costs,
-    )
     apart, together = np.arange(num_nodes), np.zeros(num_nodes, np.int64)
-    greedy = library.lifted_multicut.LiftedGreedyAdditiveMulticut().optimize(objective).copy()
-    moved = library.lifted_multicut.LiftedKernighanLinMulticut().optimize(objective)
+    if len(ends) == 0:
+        return apart
+    solvers, problem = library(solver), (num_nodes, ends, costs, lifted_ends, lifted_costs)
+    greedy = solvers.lifted_greedy(*problem)
+    moved = solvers.lifted_moved(*problem, greedy)
     return _cheapest(num_nodes, ends, everything, all_costs, apart, together, greedy, moved)
 
 
@@ -99,7 +130,7 @@ def mutex_watershed(
     mutex_ends: np.ndarray,
     mutex_weights: np.ndarray,
 ) -> np.ndarray:
-    """Kruskal's algorithm with prohibitions (Wolf et al. 2018); exact.
+    """Kruskal's algorithm with prohibitions (Wolf et al. 2018); exact. By bioimage-cpp.
 
     All edges in falling order of weight: an attractive one joins two clusters unless a prohibition
     is between them, a mutex edge puts one there. Of equal weights attraction goes first, then the
@@ -120,8 +151,12 @@ def mutex_watershed(
     """
     ends, weights = _heaviest(num_nodes, ends, weights)
     mutex_ends, mutex_weights = _heaviest(num_nodes, mutex_ends, mutex_weights)
-    labels = library.mutex_watershed.mutex_watershed_clustering(
-        _graph(num_nodes, ends), weights, mutex_ends.astype(np.uint64), mutex_weights
+    from bioimage_cpp.graph.mutex_watershed import mutex_watershed_clustering
+
+    from pipeline.segment.bioimage_solvers import graph_of
+
+    labels = mutex_watershed_clustering(
+        graph_of(num_nodes, ends), weights, mutex_ends.astype(np.uint64), mutex_weights
     )
     return clusters(num_nodes, ends, labels)
 
@@ -155,10 +190,6 @@ def _cheapest(
     """Of several partitions, cut into parts connected by ``links``, the first that costs least."""
     partitions = [clusters(num_nodes, links, labels) for labels in found]
     return min(partitions, key=lambda labels: cut_cost(ends, costs, labels))
-
-
-def _graph(num_nodes: int, ends: np.ndarray) -> library.UndirectedGraph:
-    return library.UndirectedGraph.from_unique_edges(num_nodes, ends.astype(np.uint64))
 
 
 def _summed(num_nodes: int, ends: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

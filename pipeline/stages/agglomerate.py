@@ -43,11 +43,11 @@ class MulticutBlockwise(Stage):
 
     @contextmanager
     def open(self) -> Iterator[Process]:
-        beta, weighting = self.rule.beta, self.rule.weighting
+        how = self.rule.beta, self.rule.weighting, self.rule.solver
         contacts = mapped_contacts(self.run, self.upstream[0])
 
         def process(block: Block) -> Outcome:
-            solved = solved_domains(contacts, self.grid, block, beta, weighting)
+            solved = solved_domains(contacts, self.grid, block, *how)
             write_table(self.table(block), solved.columns())
             return Outcome(filled=len(solved))
 
@@ -81,7 +81,8 @@ class Agglomerate(Stage):
             if self.rule.method == "multicut" and self.rule.domains is not None:
                 tables = map(read_table, self.run.complete_tables(self.upstream[1]))
                 solved = map(DomainMerges.of, tables)
-                joined = joined_domains(graph, solved, self.rule.beta, self.rule.weighting)
+                how = self.rule.beta, self.rule.weighting, self.rule.solver
+                joined = joined_domains(graph, solved, *how)
                 tree = MergeTree.of_partition(joined)
             elif method_named(self.rule.method).histograms:
                 histograms = read_histograms(self.run, self.upstream[1])
