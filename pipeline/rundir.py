@@ -175,6 +175,12 @@ class RunDirectory:
         folder = self.tables(identity, complete["layout"])
         return [folder / table_name(block) for block in range(complete["blocks"])]
 
+    def table_bytes(self, identity: Identity) -> int | None:
+        """The size of all tables that a finished stage wrote; None before."""
+        if self.completion(identity) is None:
+            return None
+        return sum(path.stat().st_size for path in self.complete_tables(identity) if path.exists())
+
     def completion(self, identity: Identity) -> dict[str, Any] | None:
         """What was noted when a stage ended with every block, or None."""
         try:

@@ -284,6 +284,22 @@ def test_errors_of_the_system_are_one_line(
     assert capsys.readouterr().err == "error: OSError: [Errno 28] No space left on device\n"
 
 
+def test_memory_of_tables_is_estimated_from_them_once_they_are_there(
+    words: list[str], capsys: Said
+) -> None:
+    def planned() -> dict[str, str]:
+        assert cli.main(["plan", *words]) == 0
+        rows = (line.split() for line in capsys.readouterr().out.splitlines())
+        return {row[0]: row[-2] for row in rows if row and row[-1] == "tables"}
+
+    before = planned()
+    assert before["sum_edges"] == before["agglomerate"] == "2.15"
+    assert cli.main(["run", "all", *words]) == 0
+    capsys.readouterr()
+    after = planned()
+    assert after["sum_edges"] == after["agglomerate"] == "0.00"
+
+
 def test_an_interrupt_exits_with_130(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:

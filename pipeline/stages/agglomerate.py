@@ -39,7 +39,10 @@ class MulticutBlockwise(Stage):
 
     @property
     def memory_bytes(self) -> int:
-        return 2 << 30
+        # Ids of all fragments, and what a domain takes up: measured 2.8 times its part of the
+        # graph. Mapped pages do not count: the system takes them back when it needs them.
+        share = math.prod(self.grid.block_vx) / math.prod(self.grid.total.shape)
+        return self.memory_of_tables(0.125 + 4 * min(1.0, share))
 
     @contextmanager
     def open(self) -> Iterator[Process]:
@@ -72,7 +75,7 @@ class Agglomerate(Stage):
 
     @property
     def memory_bytes(self) -> int:
-        return 2 << 30
+        return self.memory_of_tables(6)  # measured 5.3 to 5.6, multicut as mean affinity
 
     @contextmanager
     def open(self) -> Iterator[Process]:

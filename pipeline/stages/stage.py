@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -30,6 +31,7 @@ class Outcome(NamedTuple):
 
 Process = Callable[[Block], Outcome]
 PARTS_AT_ONCE = 16
+BYTES_OF_UNKNOWN_TABLES = 2 << 30
 
 
 class Sum(Protocol):
@@ -101,7 +103,15 @@ class Stage(ABC):
     @property
     @abstractmethod
     def memory_bytes(self) -> int:
-        """Upper bound of what one block needs, without libraries and code."""
+        """Upper bound of what one block needs, without libraries and code.
+
+        Where that depends on tables, an estimate from their size, once they are there.
+        """
+
+    def memory_of_tables(self, times: float) -> int:
+        """So many times the size of the tables of the first stage upstream; a guess before."""
+        found = self.run.table_bytes(self.upstream[0])
+        return BYTES_OF_UNKNOWN_TABLES if found is None else math.ceil(times * found)
 
     @abstractmethod
     def open(self) -> AbstractContextManager[Process]:
