@@ -165,7 +165,7 @@ def print_domains(volume: WholeVolume) -> None:
                 found = multicut_energy(graph, costs, segments)
                 print(
                     f"{weighting:<11} beta {beta:.1f} {side:>4} vx{len(domains):>8}{found:>12.2f}"
-                    f"{100 * (found - one) / abs(one):>18.3f} %"
+                    f"{100 * (found - one) / (abs(one) or 1):>18.3f} %"
                 )
 
 
