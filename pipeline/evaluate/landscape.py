@@ -35,9 +35,10 @@ class Curve:
 
     @property
     def name(self) -> str:
-        """The method and its settings, in words."""
+        """The method and its settings, in words, but the solver, which a tuning does not vary."""
         options = self.agglomerate.get("options", {})
-        said = [value for name, value in self.agglomerate.items() if name != "options"]
+        unsaid = ("options", "solver")
+        said = [value for name, value in self.agglomerate.items() if name not in unsaid]
         said += [f"{name} {value}" for name, value in options.items()]
         return ", ".join(str(value).replace("_", " ") for value in said)
 
