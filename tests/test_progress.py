@@ -36,7 +36,7 @@ NOISY = {"FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "COLORTERM": "truecolor", "T
 
 
 def run(environment: dict[str, str], stderr: int) -> subprocess.CompletedProcess[bytes]:
-    known = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM")}
+    known = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM", "CI")}
     return subprocess.run(
         [sys.executable, "-c", PROGRAM], stderr=stderr, cwd=ROOT, check=True, timeout=60,
         env=known | environment,
@@ -146,3 +146,9 @@ def test_quantities_are_said_in_units_that_fit() -> None:
     assert rate(0.5, "blocks") == "30 blocks/min"
     assert rate(0.001, "steps") == "3.6 steps/h"
     assert rate(0, "steps") == "0 steps/h"
+
+
+def test_a_terminal_of_a_service_that_nobody_watches_has_plain_lines() -> None:
+    said = in_a_terminal({"TERM": "xterm-256color", "CI": "true"})
+    assert "\x1b" not in said
+    assert said

@@ -218,3 +218,14 @@ def test_twenty_thousand_blocks_are_counted(
     )
     (stage,) = RunStatus.of(run, [many]).stages
     assert stage.done == 19_999
+
+
+def test_a_run_directory_that_was_renamed_is_read_and_not_its_namesake(finished: Tried) -> None:
+    moved = finished.root.with_name("renamed")
+    finished.root.rename(moved)
+    assert finished.capsys is not None
+    assert cli.main(["status", str(moved), "--verify"]) == 0
+    assert "every file is as it was written" in finished.capsys.readouterr().out
+    assert cli.main(["report", str(moved)]) == 0
+    assert f"report: {moved.resolve()}" in finished.capsys.readouterr().out
+    assert not finished.root.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,12 @@ def progress_line(
 
 
 def can_redraw(console: Console) -> bool:
-    """Whether lines can be drawn over: a terminal, whatever FORCE_COLOR and the like say."""
+    """Whether lines can be drawn over: a terminal, whatever FORCE_COLOR and the like say.
+
+    Some CI services give a terminal to what nobody watches, and set CI.
+    """
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        return False
     return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 

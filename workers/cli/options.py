@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,12 +42,16 @@ StageName = Annotated[
 
 
 def planned(run: Path, changes: list[str] | None, runs: Path, machine: Path | None = None) -> Plan:
-    """The plan of a run file or of a run directory."""
+    """The plan of a run file or of a run directory, which may have been renamed."""
     from pipeline.config import load_settings
     from pipeline.plan import make_plan
 
+    words = list(changes or ())
+    if run.is_dir():
+        words.append(f"run.name={json.dumps(run.resolve().name)}")
+        run = run.resolve()
     run, runs = file_of(run, runs)
-    return make_plan(load_settings(run, changes or (), machine), runs)
+    return make_plan(load_settings(run, words, machine), runs)
 
 
 def file_of(run: Path, runs: Path) -> tuple[Path, Path]:
