@@ -40,7 +40,7 @@ class Extensions[T]:
         Raises:
             ExtensionError: none of this name is installed, or two; or it cannot be loaded.
         """
-        found = _declaration(self.group, name, self.built_in)
+        found = _declaration(self.group, self.noun, name, self.built_in)
         if not isinstance(found, self.declared):
             raise ExtensionError(
                 f"the entry point {name} of {self.group} must lead to a {self.declared.__name__}, "
@@ -58,7 +58,7 @@ class Extensions[T]:
 
 
 @cache
-def _declaration(group: str, name: str, built_in: tuple[str, ...]) -> object:
+def _declaration(group: str, noun: str, name: str, built_in: tuple[str, ...]) -> object:
     points = tuple(entry_points(group=group, name=name))
     if len(points) > 1:
         raise ExtensionError(
@@ -68,9 +68,10 @@ def _declaration(group: str, name: str, built_in: tuple[str, ...]) -> object:
     if not points:
         others = sorted(entry_points(group=group).names)
         raise ExtensionError(
-            f"must be built in ({', '.join(built_in)}) or installed ({', '.join(others) or 'none'})"
-            f"; found {name!r}\nInstall the distribution that has it, here and where workers run: "
-            f"pip install DISTRIBUTION. Its entry points list it in {group}."
+            f"the {noun} must be built in ({', '.join(built_in)}) or installed "
+            f"({', '.join(others) or 'none'}); found {name!r}\n"
+            "Install the distribution that has it, here and where workers run: pip install "
+            f"DISTRIBUTION. Its entry points list it in {group}."
         )
     (point,) = points
     try:

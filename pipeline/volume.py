@@ -350,7 +350,9 @@ def suggestion(path: Location) -> str:
     while root != root.parent and (root.parent / "zarr.json").exists():
         root = root.parent
     if not (root / "zarr.json").exists() and root.suffix != ".zarr":
-        return ""
+        if path.exists():
+            return ""
+        return f"\nPaths are relative to {Path.cwd()}; `pea ingest` makes volumes."
     found = sorted(
         str(entry.parent.relative_to(root))
         for depth in range(1, 5)

@@ -88,7 +88,7 @@ REFUSED_SETTINGS = [
     Bad("32", "a block of 1e400", key("machine.edges.block_vx", [8, 8, 10**400]), ConfigError,
         ("machine.edges.block_vx",)),
     Bad("47", "an unknown key", key("run.agglomerate.treshold", 0.5), ConfigError,
-        ("run.agglomerate.treshold: no such key",)),
+        ("run.agglomerate.treshold: no such key, did you mean run.agglomerate.threshold?",)),
     Bad("47", "an unknown section", key("model", {}), ConfigError, ("model: no such key",)),
     Bad("47", "no name", lambda c: c.tree["run"].pop("name"), ConfigError,
         ("run.name: must be given",)),

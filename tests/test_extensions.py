@@ -482,7 +482,7 @@ def test_an_extension_that_is_not_installed_is_said(
         checked_settings(tree, "run.yaml")
     said = str(caught.value)
     noun, built_in = ("backbone", "resunet") if "network" in key else ("agglomeration", "multicut")
-    for part in (f"{noun}: must be", built_in, "installed (none)", "pip install", f"{noun}s"):
+    for part in (f"the {noun} must be", built_in, "installed (none)", "pip install", f"{noun}s"):
         assert part in said
     assert len(said.splitlines()) <= 4
     packages.tiny_lab()

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from pipeline.config.fields import MAX_COUNT, Beta, Section, Sides, Threshold
-from pipeline.errors import ExtensionError
 from pipeline.extensions import check_options
 from pipeline.segment.multicut import Weighting
 from pipeline.segment.segments import method_named
@@ -15,10 +14,7 @@ from pipeline.segment.solvers import Solver
 
 
 def _known(name: str) -> str:
-    try:
-        method_named(name)
-    except ExtensionError as error:
-        raise ExtensionError(f"agglomeration: {error}") from error
+    method_named(name)
     return name
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Hashable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from pipeline.config.explain import explained
 from pipeline.config.run import Settings
 from pipeline.errors import ConfigError, NotFoundError, PipelineError
 
@@ -109,7 +111,7 @@ def checked_settings(tree: dict[str, Any], where: object) -> Settings:
 
 def _sentence(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
-        return "no such key"
+        return "no such key" + _meant(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "missing":
         return "must be given"
     found = reprlib.repr(problem.get("input"))
@@ -117,11 +119,26 @@ def _sentence(problem: Any) -> str:
     return message if "found" in message else f"{message}, found {found}"
 
 
+def _meant(name: str) -> str:
+    """The key of the same section that somebody may have meant, to end a message with."""
+    section = name.rpartition(".")[0]
+    known = [key.name for key in explained() if key.name.rpartition(".")[0] == section]
+    near = get_close_matches(name, known, n=1)
+    return f", did you mean {near[0]}?" if near else ""
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text()
     except FileNotFoundError:
-        raise NotFoundError(f"no run file at {path}") from None
+        raise NotFoundError(
+            f"no run file at {path}\nName one, or the directory of a run: runs/NAME."
+        ) from None
+    except IsADirectoryError:
+        raise ConfigError(
+            f"a run file must be a YAML file, found a directory: {path}\n"
+            f"Of a run it is {path / 'run.yaml'}."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as a run file: {error}") from None
 

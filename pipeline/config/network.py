@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from pipeline.config.fields import Counts, Factors, Section, Sides
-from pipeline.errors import ExtensionError
 from pipeline.extensions import Extensions, check_options, no_options
 from pipeline.geometry import ZYX
 
@@ -78,10 +77,7 @@ class Network(Section):
 
     @model_validator(mode="after")
     def _known(self) -> Network:
-        try:
-            options = no_options if self.extension is None else self.extension.options
-        except ExtensionError as error:
-            raise ExtensionError(f"network.backbone: {error}") from error
+        options = no_options if self.extension is None else self.extension.options
         check_options(options, self.options, f"the backbone {self.backbone}")
         return self
 
