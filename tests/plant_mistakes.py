@@ -37,7 +37,7 @@ QUANTILE_TREES = ("tests/test_agglomerate.py::test_quantile_trees_are_those_of_t
 AFFINITIES = ("tests/test_affinities.py",)
 OFFSETS = ("tests/test_geometry.py::test_offsets_that_begin_otherwise_or_repeat_are_refused",)
 FINGERPRINTS = (
-    "tests/test_runners.py::"
+    "tests/test_fingerprints.py::"
     "test_a_setting_changes_the_fingerprint_of_the_stages_it_decides_and_of_no_other",
 )
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.evaluate.border import Border
 from pipeline.geometry import NO_HALO, ZYX, Nm
-from tests import oracles
+from tests import score_oracles
 from tests.test_tiling import SIZES_NM, drawn_ids, tilings
 
 distances_nm = st.one_of(
@@ -28,7 +28,7 @@ def test_borders_are_those_of_the_distance_transform_for_any_tiling(
     for block in blocks:
         read = truth[tiling.index(block.read)]
         found[tiling.index(block.write)] = border.blanked(read)[block.inner]
-    near = oracles.near_border(truth, border_nm, [float(side) for side in voxel_size])
+    near = score_oracles.near_border(truth, border_nm, [float(side) for side in voxel_size])
     assert np.array_equal(found, np.where(near, np.uint64(0), truth))
 
 

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from pipeline.evaluate.contingency import Contingency
 from pipeline.evaluate.conventions import CONVENTIONS, all_scores
 from pipeline.evaluate.scores import HEADLINE, Scores
-from tests import oracles
+from tests import score_oracles
 from tests.test_scores import counts, patches, seeds, shapes
 
 
@@ -26,7 +26,7 @@ def test_conventions_are_those_of_their_definitions(shape, num_segments, num_obj
     rng = np.random.default_rng(seed)
     segments, truth = patches(rng, shape, num_segments), patches(rng, shape, num_objects)
     assume((segments[truth > 0] > 0).any())
-    found, expected = scores_of(segments, truth), oracles.conventions(segments, truth)
+    found, expected = scores_of(segments, truth), score_oracles.conventions(segments, truth)
     assert found.keys() == expected.keys() == CONVENTIONS.keys()
     for name, scores in expected.items():
         # A score is the root of a product: near 0 it keeps half of the digits.

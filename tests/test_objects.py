@@ -15,13 +15,13 @@ from pipeline.evaluate.overlaps import Overlaps
 from pipeline.evaluate.scores import Scores
 from pipeline.geometry import ZYX, Nm
 from pipeline.graph import Assignment
-from tests import oracles
+from tests import oracles, score_oracles
 from tests.test_tiling import assert_equal_tables, drawn_ids, tilings
 
 SIZE = Nm.of(["40", "4.04", "4.04"])
 
 
-def table_of(expected: dict[oracles.Edge, oracles.Overlap]) -> Overlaps:
+def table_of(expected: dict[oracles.Edge, score_oracles.Overlap]) -> Overlaps:
     pairs = np.array(list(expected), np.uint64).reshape(-1, 2)
     return Overlaps(
         pairs[:, 0],
@@ -42,7 +42,7 @@ def test_overlaps_do_not_depend_on_the_tiling(tiling, distinct, shift):
         for block in blocks
         for index in [tiling.index(block.write)]
     )
-    assert_equal_tables(found, table_of(oracles.overlaps(segments, truth, tiling.begin)))
+    assert_equal_tables(found, table_of(score_oracles.overlaps(segments, truth, tiling.begin)))
     assert_equal_tables(found.contingency, Contingency.count(segments, truth))
 
     ids = np.unique(segments[segments > 0])

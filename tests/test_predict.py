@@ -25,7 +25,7 @@ from pipeline.plan import Plan, make_plan
 from pipeline.volume import Volume
 from tests.drawn import DIRECT, OFFSET_NM, SHAPE, SIZE_NM, write_run, write_volume
 from tests.predicted import REACHING, drawn_raw, predict_tree, predicted, write_checkpoint
-from tests.test_runners import ShuffledRunner
+from tests.scenes import ShuffledRunner
 from workers.daisy_runner import DaisyRunner
 from workers.drive import drive
 from workers.gpus import choose_gpu

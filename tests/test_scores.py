@@ -15,7 +15,7 @@ from pipeline.evaluate.contingency import Contingency
 from pipeline.evaluate.scores import Scores
 from pipeline.evaluate.sweep import best_of, sweep
 from pipeline.graph import Assignment
-from tests import oracles
+from tests import score_oracles
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 9))
 counts = st.integers(1, 12)
@@ -75,7 +75,7 @@ def test_a_table_counts_every_pair_of_labels(shape, num_segments, num_objects, s
     table = Contingency.count(segments, truth)
     rows = zip(table.segment.tolist(), table.truth.tolist(), strict=True)
     found = dict(zip(rows, table.voxels.tolist(), strict=True))
-    expected = oracles.contingency(segments, truth)
+    expected = score_oracles.contingency(segments, truth)
     assert found == expected
     assert list(found) == list(expected), "sorted"
 
@@ -87,7 +87,7 @@ def test_a_table_outgrows_its_first_hash_table():
     table = Contingency.count(segments, truth % np.uint64(3))
     rows = zip(table.segment.tolist(), table.truth.tolist(), strict=True)
     assert dict(zip(rows, table.voxels.tolist(), strict=True)) == (
-        oracles.contingency(segments, truth % np.uint64(3))
+        score_oracles.contingency(segments, truth % np.uint64(3))
     )
 
 

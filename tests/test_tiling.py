@@ -23,7 +23,7 @@ from pipeline.segment.downsample import most_frequent
 from pipeline.segment.edges import contact_histograms, fragment_sizes, region_edges
 from pipeline.segment.fragments import FragmentRule, block_fragments, fragments, heights
 from pipeline.segment.segments import BUILT_IN, Rule, merge_tree, segments_of
-from tests import oracles
+from tests import oracles, score_oracles
 
 DIRECT = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 NEIGHBOURHOODS = (
@@ -370,7 +370,7 @@ def test_contingency_does_not_depend_on_the_tiling(tiling, distinct, shift):
         Contingency.count(segments[tiling.index(b.write)], truth[tiling.index(b.write)])
         for b in blocks
     )
-    rows = [(s, t, n) for (s, t), n in oracles.contingency(segments, truth).items()]
+    rows = [(s, t, n) for (s, t), n in score_oracles.contingency(segments, truth).items()]
     expected = Contingency(*np.array(rows, np.uint64).reshape(-1, 3).T)
     assert_equal_tables(table, expected)
 

@@ -77,7 +77,8 @@ def _bar(console: Console, name: str, before: int, total: int, unit: str) -> Ite
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bars:
+    # It vanishes at the end: what came of the work is said in a line of its own.
+    with Progress(*columns, console=console, transient=True) as bars:
         bar = bars.add_task(name, total=total, completed=before, failed="", remark="", unit=unit)
         yield lambda done, failed, remark="": bars.update(
             bar,

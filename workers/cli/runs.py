@@ -102,6 +102,8 @@ def run(
         from workers.report import report_or_warning
 
         report_or_warning(made, console)
+        root = made.run.root
+        console.print(f"next: pea view {root}, or pea export {root} segmentation.h5")
 
 
 def tune(
