@@ -92,8 +92,10 @@ def _mapped(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np
         # Lengths of name and extra field are at the end of a local header.
         *_, name_bytes, extra_bytes = struct.unpack("<26sHH", file.read(30))
         file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        version = np.lib.format.read_magic(file)
+        shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
+        if version != (1, 0) or (in_columns and len(shape) > 1):
+            raise ValueError(f"column {member.filename} cannot be mapped")
         begin = file.tell()
     if 0 in shape:
         return np.zeros(shape, dtype)

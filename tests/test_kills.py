@@ -140,8 +140,8 @@ class Killer:
         """Stage, block and process of a block that a worker has begun and not noted as done."""
         for log in self.run.glob(f"logs/*/*-{pid}.log"):
             lines = [match for match in map(LINE.match, log.read_text().splitlines()) if match]
-            if lines and lines[-1][2] == "begins":
-                stage, block = log.parent.name, int(lines[-1][1])
+            if lines and lines[-1]["what"] == "begins":
+                stage, block = log.parent.name, int(lines[-1]["block"])
                 ledgers = self.run.glob(f"done/{stage}-*/*/*-{pid}.jsonl")
                 if not any(f'"block": {block},' in path.read_text() for path in ledgers):
                     return [(stage, block, pid)]
@@ -150,10 +150,10 @@ class Killer:
     def begun(self) -> Counter[tuple[str, int]]:
         """How often each block of each stage was begun."""
         return Counter(
-            (log.parent.name, int(match[1]))
+            (log.parent.name, int(match["block"]))
             for log in self.run.glob("logs/*/*.log")
             for match in map(LINE.match, log.read_text().splitlines())
-            if match and match[2] == "begins"
+            if match and match["what"] == "begins"
         )
 
 

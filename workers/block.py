@@ -18,11 +18,11 @@ from typing import IO, NamedTuple
 from pipeline.geometry import Block
 from pipeline.rundir import Ledger, Record
 from pipeline.stages.stage import Outcome, Process, Stage
+from workers.lock import TIME
 from workers.memory import peak_bytes
 
 FAILURES = "failures.jsonl"
-TIME = "%Y-%m-%d %H:%M:%S"
-LINE = re.compile(r"(\S+ \S+) block (\d+) (begins|done|failed)")
+LINE = re.compile(r"(?P<time>\S+ \S+) block (?P<block>\d+) (?P<what>begins|done|failed)")
 """What a worker's log says of a block."""
 
 
@@ -129,8 +129,8 @@ def events(folder: Path) -> Iterator[Event]:
         for line in log.read_text(errors="replace").splitlines():
             if match := LINE.match(line):
                 with suppress(ValueError):  # torn by a crash
-                    time = datetime.strptime(match[1], TIME)
-                    yield Event(time, int(match[2]), match[3], str(log))
+                    time = datetime.strptime(match["time"], TIME)
+                    yield Event(time, int(match["block"]), match["what"], str(log))
 
 
 def broken_off(found: Iterable[Event]) -> dict[int, Event]:
@@ -141,7 +141,8 @@ def broken_off(found: Iterable[Event]) -> dict[int, Event]:
             begun[event.log, event.block] = event
         else:
             begun.pop((event.log, event.block), None)
-    return {event.block: event for event in begun.values()}
+    # A block may have been begun by several workers, one after the other: the last one counts.
+    return {event.block: event for event in sorted(begun.values(), key=lambda each: each.time)}
 
 
 def failures(folder: Path) -> dict[int, dict[str, object]]:

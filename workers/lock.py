@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import IO
 
 from pipeline.errors import ExistsError
 from pipeline.rundir import RunDirectory
+
+TIME = "%Y-%m-%d %H:%M:%S"
+SINCE = re.compile(r"since (\S+ \S+)$")
 
 
 @contextmanager
@@ -37,9 +41,8 @@ def locked(run: RunDirectory) -> Iterator[None]:
                 "Wait for it, stop it, or choose another run.name."
             )
         file.truncate(0)
-        file.write(
-            f"host {socket.gethostname()}, process {os.getpid()}, since {datetime.now():%F %T}"
-        )
+        now = datetime.now().strftime(TIME)
+        file.write(f"host {socket.gethostname()}, process {os.getpid()}, since {now}")
         file.flush()
         yield
 
@@ -65,7 +68,15 @@ def driver_of(run: RunDirectory) -> str | None:
                 # Shared, so that two who look do not take each other for a driver.
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
-                return file.read().strip()
+                return file.read().strip() or "somebody who has just begun"
     except OSError:
         pass
     return None
+
+
+def begun_at(driver: str) -> datetime:
+    """When a driver took the lock; long ago if its words do not tell."""
+    found = SINCE.search(driver)
+    with suppress(ValueError):
+        return datetime.strptime(found[1], TIME) if found else datetime.min
+    return datetime.min

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def size(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000:
+        if count < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} PB"
@@ -20,6 +20,7 @@ def duration(seconds: float) -> str:
 def rate(per_second: float, unit: str) -> str:
     """Of one unit in the plural; slow ones are said by the minute or hour."""
     for factor, time in ((1, "s"), (60, "min"), (3600, "h")):
-        if per_second * factor >= 1 or time == "h":
-            return f"{per_second * factor:.3g} {unit}/{time}"
+        value = per_second * factor
+        if value >= 1 or time == "h":
+            return f"{value:.{'3g' if value < 999.5 else '0f'}} {unit}/{time}"
     raise AssertionError

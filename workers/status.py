@@ -12,7 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.rundir import RunDirectory
 from pipeline.tables import read_rows
 from workers.block import Event, broken_off, events, failures
-from workers.lock import driver_of
+from workers.lock import begun_at, driver_of
 from workers.noted import NotedStage
 from workers.quantities import duration, rate, size
 from workers.state import State, state_in
@@ -60,7 +60,8 @@ class RunStatus:
     def of(cls, run: RunDirectory, stages: Iterable[NotedStage]) -> RunStatus:
         """What records, logs and the lock of a run say; no array is read."""
         driver, now = driver_of(run), datetime.now()
-        found = tuple(_stage_status(run, stage, driver is not None, now) for stage in stages)
+        since = begun_at(driver) if driver is not None else None
+        found = tuple(_stage_status(run, stage, since, now) for stage in stages)
         return cls(str(run.root), driver, _training(run), found)
 
     def plain(self) -> dict[str, Any]:
@@ -71,6 +72,8 @@ class RunStatus:
         """For people."""
         yield self.root
         complete = all(stage.state == State.DONE.value for stage in self.stages)
+        if self.training is not None:
+            complete = complete and self.training["step"] == self.training["steps"]
         if self.driver is not None:
             yield f"running: {self.driver}"
         elif not complete:
@@ -82,15 +85,16 @@ class RunStatus:
 
 
 def _stage_status(
-    run: RunDirectory, stage: NotedStage, running: bool, now: datetime
+    run: RunDirectory, stage: NotedStage, since: datetime | None, now: datetime
 ) -> StageStatus:
+    """Of a run that somebody has been at work on ``since``, or nobody is."""
     state = state_in(run, stage)
     notes = run.completion(stage.identity) if state.state is State.DONE else None
-    told = list(events(run.logs(stage.name))) if state.state is State.BEGUN or running else []
-    if state.state is State.DONE:
-        told = []
+    told = list(events(run.logs(stage.name))) if state.state is not State.DONE else []
+    if since is not None:  # logs go on from start to start
+        told = [event for event in told if event.time >= since]
     left = stage.blocks - len(state.records)
-    speed = _blocks_per_s(told, now) if running and left else None
+    speed = _blocks_per_s(told, now) if since is not None and left else None
     cut = broken_off(event for event in told if event.block not in state.records)
     lost = failures(run.logs(stage.name)) if state.state is not State.DONE else {}
     return StageStatus(

@@ -121,10 +121,10 @@ def _sentence(problem: Any) -> str:
 
 def _meant(name: str) -> str:
     """The key of the same section that somebody may have meant, to end a message with."""
-    section = name.rpartition(".")[0]
-    known = [key.name for key in explained() if key.name.rpartition(".")[0] == section]
-    near = get_close_matches(name, known, n=1)
-    return f", did you mean {near[0]}?" if near else ""
+    section, _, last = name.rpartition(".")
+    parts = (key.name.rpartition(".") for key in explained())
+    near = get_close_matches(last, [each for before, _, each in parts if before == section], n=1)
+    return f", did you mean {section}.{near[0]}?" if near else ""
 
 
 def _text(path: Path) -> str:

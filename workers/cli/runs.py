@@ -153,7 +153,9 @@ def status(
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Read every file that was written, and compare its checksum."
+            "--verify",
+            help="Read every file back and compare its checksum; damaged blocks are made again by "
+            "`pea run`. Not while somebody is at work on the run.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
