@@ -111,6 +111,26 @@ def test_explained_keys_can_be_a_part() -> None:
         list(explained("run.pred"))
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("agglomerate.treshold", "run.agglomerate.threshold"),
+        ("predict.patch", "run.predict.patch_vx"),
+        ("agglomerate.zzz", None),
+        ("predict.qqqqq", None),
+    ],
+)
+def test_a_misspelt_key_is_told_what_was_meant_if_anything_is_near(
+    key: str, meant: str | None
+) -> None:
+    section, name = key.split(".")
+    run = {"name": "a", "data": {"affinities": "a.zarr/affinities"}, section: {name: 1}}
+    with pytest.raises(ConfigError) as caught:
+        checked_settings({"run": run}, "here")
+    said = str(caught.value).splitlines()[-1]
+    assert said == f"  run.{key}: no such key" + (f", did you mean {meant}?" if meant else "")
+
+
 def test_defaults_that_are_shown_are_those_that_hold() -> None:
     run = {"name": "a", "data": {"affinities": "a.zarr/affinities"}, "train": {"roi": ROI}}
     run["train"] |= {"validation": {"roi": ROI}}

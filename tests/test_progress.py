@@ -138,9 +138,10 @@ def test_a_quiet_console_is_told_nothing(
 
 
 def test_quantities_are_said_in_units_that_fit() -> None:
-    assert [size(n) for n in (0, 999, 1000, 2.5e9, 1e15)] == [
-        "0 B", "999 B", "1 kB", "2.5 GB", "1 PB",
+    assert [size(n) for n in (0, 999, 1000, 999_700, 2.5e9, 1e15)] == [
+        "0 B", "999 B", "1 kB", "1 MB", "2.5 GB", "1 PB",
     ]  # fmt: skip
+    assert rate(12345, "voxels") == "12345 voxels/s"
     assert [duration(n) for n in (0.04, 99.9, 100, 6000)] == ["0.0 s", "99.9 s", "1.7 min", "1.7 h"]
     assert rate(12.34, "blocks") == "12.3 blocks/s"
     assert rate(0.5, "blocks") == "30 blocks/min"

@@ -22,6 +22,7 @@ from workers.noted import NotedStage, note_stages, noted_stages
 from workers.status import RunStatus
 
 EDGES = "edges_blockwise"
+ROI = {"offset": [0, 0, 0], "shape": [1, 1, 1]}
 
 
 def said_of(tried: Tried, *more: str) -> list[str]:
@@ -152,6 +153,44 @@ def test_a_running_stage_has_a_rate_and_a_time_left(
     assert "block 5, voxels [[0], [1]] failed: DataError: damaged" in lines[3]
     assert lines[4] == "    log: a.log"
     assert re.match(r"    block 4 at work since .*host-1.log", lines[5])
+
+
+def test_what_earlier_starts_did_is_no_part_of_a_rate(
+    at_work: tuple[Tried, RunDirectory, NotedStage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run, noted = at_work
+    yesterday = (datetime.now() - timedelta(days=1)).strftime(TIME)
+    (run.logs(EDGES) / "host-99.log").write_text(
+        "".join(f"{yesterday} block {n} done in 1 s\n" for n in range(50))
+        + f"{yesterday} block 4 begins: v\n{yesterday} block 7 begins: v\n"
+    )
+    since = (datetime.now() - timedelta(minutes=1)).strftime(TIME)
+    monkeypatch.setattr("workers.status.driver_of", lambda run: f"process 7, since {since}")
+    (stage,) = RunStatus.of(run, [noted]).stages
+    assert stage.blocks_per_s == pytest.approx(0.1, rel=0.2)
+    assert [(each["block"], Path(each["log"]).name) for each in stage.begun] == [(4, "host-1.log")]
+    # Of a run that nobody is at work on, the last to begin a block is named.
+    monkeypatch.setattr("workers.status.driver_of", lambda run: None)
+    (stage,) = RunStatus.of(run, [noted]).stages
+    assert [(each["block"], Path(each["log"]).name) for each in stage.begun] == [
+        (4, "host-1.log"), (7, "host-99.log"),
+    ]  # fmt: skip
+
+
+def test_a_training_that_was_broken_off_is_not_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs" / "a" / "checkpoints"
+    folder.mkdir(parents=True)
+    run = {"name": "a", "data": {"raw": "a.zarr/raw"}, "train": {"roi": ROI, "steps": 60}}
+    (folder.parent / "run.yaml").write_text(json.dumps({"run": run}))
+    row = {"step": 20, "loss": 1.25, "crops_per_s": 4.0}
+    (folder / "training.jsonl").write_text(json.dumps(row) + "\n")
+    assert cli.main(["status", str(folder.parent)]) == 0
+    assert "not running; the same command goes on" in capsys.readouterr().out
+    (folder / "training.jsonl").write_text(json.dumps(row | {"step": 60}) + "\n")
+    assert cli.main(["status", str(folder.parent)]) == 0
+    assert "not running" not in capsys.readouterr().out
 
 
 def test_a_dead_stage_has_blocks_broken_off_and_no_rate(

@@ -48,3 +48,11 @@ def test_a_byte_that_changed_anywhere_is_noticed(read, tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(NotFoundError, match="no table at"):
         read(path)
+
+
+def test_a_column_whose_order_a_map_would_lose_is_refused(tmp_path: Path) -> None:
+    square = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    np.savez(tmp_path / "a.npz", square=square)
+    assert np.array_equal(read_table(tmp_path / "a.npz")["square"], square)
+    with pytest.raises(DataError, match="cannot be mapped"):
+        mapped_table(tmp_path / "a.npz")
