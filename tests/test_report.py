@@ -98,7 +98,7 @@ def test_raw_lies_beneath_labels(finished: Tried) -> None:
 def test_a_run_without_truth_has_a_report_without_scores(tried: Tried) -> None:
     del tried.tree["run"]["data"]["labels"]
     assert tried() == 0
-    assert tried.out.splitlines()[-1] == f"report: {tried.root / 'report.html'}"
+    assert tried.out.splitlines()[-2] == f"report: {tried.root / 'report.html'}"
     html = (tried.root / "report.html").read_text()
     assert shown(html) == {"sections", "stages", "provenance"}
     assert "No scores" in html
@@ -126,7 +126,7 @@ def test_a_problem_of_the_report_is_a_warning(
 
     monkeypatch.setattr("workers.report.page", full)
     assert tried() == 0
-    assert tried.out.splitlines()[-1] == (
+    assert tried.out.splitlines()[-2] == (
         "WARNING: there is no report: OSError: no space left on device"
     )
     assert not list(tried.root.glob("*report*"))
