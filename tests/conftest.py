@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.drawn import results, write_inputs
+from tests.extended import Installed
 
 # Helpers that assert say what differs, as tests do.
 pytest.register_assert_rewrite(
@@ -104,3 +105,17 @@ def finished(tried: Tried, template: tuple[Path, dict[str, str]]) -> Tried:
     """A run that is done."""
     shutil.copytree(template[0] / "runs", tried.folder / "runs")
     return tried
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installed]:
+    """Nothing is installed yet."""
+    made = Installed(tmp_path / "packages", monkeypatch)
+    yield made
+    made.anew()
+
+
+@pytest.fixture
+def lab(packages: Installed) -> Installed:
+    """The example of `tests/extension`."""
+    return packages.tiny_lab()
